@@ -1,0 +1,1 @@
+"""A path becomes Documents and Chunks. Knows nothing of embeddings or models."""

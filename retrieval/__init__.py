@@ -1,0 +1,1 @@
+"""A question becomes ranked Passages; the store that keeps them. Knows nothing of prompts."""
