@@ -1,1 +1,1 @@
-"""Weights, prompts, generation, claims and verification; the Assistant. Knows no screen, no shell."""
+"""Weights, prompts, generation, claims and verification. Knows no screen, no shell."""

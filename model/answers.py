@@ -52,7 +52,7 @@ class Answer:
 
 
 def passage_to_json(passage: Passage) -> dict[str, Any]:
-    """Return the public JSON form; `text[c.start - start : c.end - start]` is a citation's quote."""
+    """Return the public JSON form; `text[c.start - start : c.end - start]` is a quote."""
     chunk = passage.chunk
     return {
         "number": passage.number,
