@@ -1,0 +1,147 @@
+"""Metrics of one answer: pure functions from strings to numbers, in Chinese and English.
+
+English follows SQuAD's official script (Rajpurkar et al. 2018, evaluate-v2.0.py), Chinese that of
+CMRC 2018 (Cui et al. 2019, cmrc2018_evaluate.py). Where a question has several gold answers the
+best one counts. Knows nothing of models, files or averages.
+
+    f1("in the year 1973", ["1973"], "en")  # 0.5
+"""
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_ASCII_PUNCTUATION = frozenset(string.punctuation)
+# CMRC's own list, then the sentence marks it leaves to nltk's tokenizer, which we do without.
+_CHINESE_PUNCTUATION = frozenset(
+    "-:_*^/\\~`+=，。：？！“”；’《》…·、「」（）－～『』" + ",!?;'\"()[]{}‘【】〈〉—–．"
+)
+_LONE_FULL_STOP = re.compile(r"(?<!\d)\.|\.(?!\d)")  # not the point of 3.5
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_SEGMENT = re.compile(rf"[{_HAN}]|[^{_HAN}\s]+")
+_WORD = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
+_CITATION_MARK = re.compile(r"[ \u3000]*[\[【]\d+(?:\s*[,，、]\s*\d+)*[\]】]")
+_SENTENCE = re.compile(r"[^。！？!?；\n]*?(?:[。！？!?；\n]+[”’」』）)\"']*|\.[\"')”’]*(?=\s)|$)")
+
+
+def normalise(text: str, language: str) -> str:
+    """Return the text as exact match compares it: SQuAD's rule, or CMRC's for "zh"."""
+    text = text.lower()
+    if language == "zh":
+        kept = (c for c in _LONE_FULL_STOP.sub("", text) if c not in _CHINESE_PUNCTUATION)
+        return "".join(kept).strip()
+    text = "".join(c for c in text if c not in _ASCII_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+def segments(text: str, language: str) -> list[str]:
+    """Return what F1 counts: English words, or CMRC's mix of single Han and whole Latin words."""
+    text = normalise(text, language)
+    return _SEGMENT.findall(text) if language == "zh" else text.split()
+
+
+def exact_match(prediction: str, answers: Sequence[str], language: str) -> float:
+    """Return 1.0 if the prediction equals a gold answer once both are normalised, else 0.0."""
+    wanted = normalise(prediction, language)
+    return float(any(wanted == normalise(answer, language) for answer in answers))
+
+
+def f1(prediction: str, answers: Sequence[str], language: str) -> float:
+    """Return the best F1 (0..1) over the gold answers; 0.0 where there are none.
+
+    English: the bag of common words (SQuAD). Chinese: the longest common *substring* of segments
+    (CMRC), so words in another order do not count.
+    """
+    overlap = _substring_overlap if language == "zh" else _bag_overlap
+    predicted = segments(prediction, language)
+    best = 0.0
+    for answer in answers:
+        gold = segments(answer, language)
+        if predicted and gold:
+            best = max(best, 2 * overlap(predicted, gold) / (len(predicted) + len(gold)))
+        elif predicted == gold and language != "zh":  # SQuAD v2: nothing equals nothing
+            best = 1.0
+    return best
+
+
+def _bag_overlap(left: list[str], right: list[str]) -> int:
+    return (Counter(left) & Counter(right)).total()
+
+
+def _substring_overlap(left: list[str], right: list[str]) -> int:
+    return SequenceMatcher(None, left, right, autojunk=False).find_longest_match().size
+
+
+def contains_answer(text: str, answers: Sequence[str], language: str) -> bool:
+    """Return whether the text holds all words of a gold answer in a row.
+
+    Words are whole (so "14" is not in "1914") but punctuation and width are not compared, which
+    is what a quotation cut from a page needs. A lenient test: a text that echoes every passage
+    passes, so print it beside the length of the answers.
+    """
+    words = _spaced_words(text, language)
+    spaced = (_spaced_words(answer, language) for answer in answers)
+    return any(answer != "  " and answer in words for answer in spaced)
+
+
+def _spaced_words(text: str, language: str) -> str:
+    text = unicodedata.normalize("NFKC", text).lower()
+    if language != "zh":
+        text = _ARTICLES.sub(" ", text)
+    return f" {' '.join(_WORD.findall(text))} "
+
+
+def is_right(prediction: str, answers: Sequence[str], language: str) -> bool:
+    """Return whether an answer counts as right: it holds a gold answer, or its F1 is >= 0.5."""
+    return (
+        contains_answer(prediction, answers, language) or f1(prediction, answers, language) >= 0.5
+    )
+
+
+def without_marks(text: str) -> str:
+    """Return an answer's text without its citation marks such as " [1]" or "[1, 3]"."""
+    return _CITATION_MARK.sub("", text).strip()
+
+
+def sentence_around(text: str, start: int, end: int) -> str:
+    """Return the whole sentences of `text` that the characters `start:end` touch."""
+    touched = (
+        match
+        for match in _SENTENCE.finditer(text)
+        if match.start() < end and match.end() > start and match.group()
+    )
+    return "".join(match.group() for match in touched).strip()
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence that is not blank, or ""."""
+    return next((s for match in _SENTENCE.finditer(text) if (s := match.group().strip())), "")
+
+
+def citation_is_correct(
+    sentence: str, document_id: str, gold_document_id: str, answers: Sequence[str], language: str
+) -> bool:
+    """Return whether a citation proves the gold answer.
+
+    Args:
+        sentence: The quote, or the sentences around it (see `sentence_around`).
+        document_id: Where the quote stands.
+        gold_document_id: Where the question was asked from.
+        answers: Gold answers.
+        language: "zh" or "en".
+    """
+    return document_id == gold_document_id and contains_answer(sentence, answers, language)
+
+
+def recall_at_k(retrieved: Sequence[str], gold: str, k: int) -> float:
+    """Return 1.0 if the gold document is among the first k retrieved (best first), else 0.0."""
+    return float(gold in retrieved[:k])
+
+
+def reciprocal_rank(retrieved: Sequence[str], gold: str) -> float:
+    """Return 1 / rank of the gold document among the retrieved, or 0.0 if it is not there."""
+    return 1.0 / (retrieved.index(gold) + 1) if gold in retrieved else 0.0

@@ -1,0 +1,85 @@
+"""Intervals: known cases, coverage by simulation, and what clustering does."""
+
+import math
+
+import numpy as np
+import pytest
+
+from eval.statistics import Estimate, mean, wilson
+
+
+def test_wilson_known_cases() -> None:
+    half = wilson(5, 10)  # Newcombe 1998 and every table: .2366 to .7634
+    assert (round(half.low, 4), round(half.high, 4)) == (0.2366, 0.7634)
+    none = wilson(0, 10)
+    assert none.low == 0.0
+    assert none.high == pytest.approx(0.2775, abs=1e-4)
+    assert wilson(10, 10).high == 1.0
+    assert math.isnan(wilson(0, 0).value)
+    with pytest.raises(ValueError, match="between"):
+        wilson(3, 2)
+
+
+def test_singleton_clusters_agree_with_the_normal_interval() -> None:
+    values = np.random.default_rng(7).normal(3.0, 2.0, 400)
+    estimate = mean(list(values), list(range(400)))
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert estimate.value == pytest.approx(values.mean())
+    assert estimate.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert estimate.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert (estimate.count, estimate.clusters) == (400, 400)
+
+
+def test_equal_seeds_give_equal_bounds() -> None:
+    values = list(np.random.default_rng(2).random(60))
+    clusters = [n // 3 for n in range(60)]
+    assert mean(values, clusters, seed=1) == mean(values, clusters, seed=1)
+    assert mean(values, clusters, seed=1) != mean(values, clusters, seed=2)
+
+
+def test_duplicating_data_must_not_narrow_the_interval() -> None:
+    values = list(np.random.default_rng(3).random(60))
+    once = mean(values, list(range(60)))
+    repeated = mean(values * 9, list(range(60)) * 9)
+    ignoring = mean(values * 9, list(range(540)))
+    assert repeated.low == pytest.approx(once.low)
+    assert repeated.high == pytest.approx(once.high)
+    assert ignoring.high - ignoring.low < 0.5 * (once.high - once.low)  # a third, in theory
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Clusters with a common effect: ignoring them would cover far too seldom."""
+    generator = np.random.default_rng(11)
+    clustered = ignoring = 0
+    for _ in range(200):
+        effects = generator.normal(0.0, 1.0, 40)
+        values = list((effects[:, None] + generator.normal(0.0, 0.3, (40, 5))).ravel())
+        labels = list(np.repeat(np.arange(40), 5))
+        one = mean(values, labels, resamples=400)
+        clustered += one.low <= 0.0 <= one.high
+        other = mean(values, list(range(200)), resamples=400)
+        ignoring += other.low <= 0.0 <= other.high
+    assert 176 <= clustered <= 199  # 190 expected, a little less for a percentile bootstrap
+    assert ignoring < 150
+
+
+def test_unanimous_data_are_not_certain() -> None:
+    all_right = mean([1.0] * 20, list(range(20)))
+    assert all_right.value == 1.0
+    assert all_right.low == pytest.approx(wilson(20, 20).low)
+    assert all_right.low < 0.9
+    same_passage_twice = mean([0.0] * 20, [n // 2 for n in range(20)])
+    assert same_passage_twice.high == pytest.approx(wilson(0, 10).high)
+
+
+def test_nothing_and_one_cluster_say_so() -> None:
+    assert str(mean([], [])) == "–"
+    lonely = mean([1.0, 0.0], ["a", "a"])
+    assert str(lonely) == "0.500 [?] n=2"
+    with pytest.raises(ValueError, match="one cluster"):
+        mean([1.0], [])
+
+
+def test_text_form() -> None:
+    assert str(Estimate(0.41234, 0.391, 0.4331, 1190, 240)) == "0.412 [0.391, 0.433] n=1190"
+    assert str(Estimate(41.26, 39.1, 1043.31, 7, 7)) == "41.3 [39.1, 1043] n=7"
