@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
+from ingest.languages import split_sentences
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _ASCII_PUNCTUATION = frozenset(string.punctuation)
 # CMRC's own list, then the sentence marks it leaves to nltk's tokenizer, which we do without.
@@ -24,8 +26,6 @@ _LONE_FULL_STOP = re.compile(r"(?<!\d)\.|\.(?!\d)")  # not the point of 3.5
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _SEGMENT = re.compile(rf"[{_HAN}]|[^{_HAN}\s]+")
 _WORD = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
-_CITATION_MARK = re.compile(r"[ \u3000]*[\[【]\d+(?:\s*[,，、]\s*\d+)*[\]】]")
-_SENTENCE = re.compile(r"[^。！？!?；\n]*?(?:[。！？!?；\n]+[”’」』）)\"']*|\.[\"')”’]*(?=\s)|$)")
 
 
 def normalise(text: str, language: str) -> str:
@@ -102,24 +102,15 @@ def is_right(prediction: str, answers: Sequence[str], language: str) -> bool:
     )
 
 
-def without_marks(text: str) -> str:
-    """Return an answer's text without its citation marks such as " [1]" or "[1, 3]"."""
-    return _CITATION_MARK.sub("", text).strip()
-
-
 def sentence_around(text: str, start: int, end: int) -> str:
     """Return the whole sentences of `text` that the characters `start:end` touch."""
-    touched = (
-        match
-        for match in _SENTENCE.finditer(text)
-        if match.start() < end and match.end() > start and match.group()
-    )
-    return "".join(match.group() for match in touched).strip()
+    touched = [span for span in split_sentences(text) if span[0] < end and span[1] > start]
+    return text[touched[0][0] : touched[-1][1]] if touched else ""
 
 
 def first_sentence(text: str) -> str:
-    """Return the first sentence that is not blank, or ""."""
-    return next((s for match in _SENTENCE.finditer(text) if (s := match.group().strip())), "")
+    """Return the first sentence, or "" of a blank text."""
+    return next((text[start:end] for start, end in split_sentences(text)), "")
 
 
 def citation_is_correct(
