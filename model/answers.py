@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from retrieval.passages import Passage
 
-Status = Literal["supported", "partial", "abstained"]
+Status = Literal["supported", "partial", "abstained", "unverified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Answer:
 
     `supported`: every claim of the draft passed the verifier. `partial`: some were rejected and
     are not in `text`. `abstained`: the passages do not hold the answer; `claims` is empty.
+    `unverified`: from the model's memory, only when retrieval was switched off.
     `timings` maps stage names to seconds, and "prompt_tokens" / "generated_tokens" to counts.
     """
 

@@ -4,11 +4,34 @@
 the shell.
 """
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from model.answers import Answer
+from ingest.errors import QuestionError, UsageError
+from model.answers import Answer, Citation, Claim, Status
+from model.claims import DraftClaim, marked, read
+from model.evidence import Sentence
+from model.generators import Decoding, Generator
+from model.prompts import Prompt, PromptOptions, build_prompt, pack
+from model.verifier import (
+    Calibration,
+    QuestionEvidence,
+    calibration_language,
+    default_calibration,
+    judge_answer,
+)
+from retrieval.encoders import Encoder
 from retrieval.passages import Passage
+from retrieval.search import Searcher
+
+LONGEST_QUESTION = 2_000  # characters
+
+ABSTENTION = {
+    "en": "The documents do not say.",
+    "zh": "文档中没有说明。",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +58,59 @@ class Finished:
 Event = Retrieved | Drafted | Finished
 
 
+@dataclass
+class _Timings:
+    """Seconds by stage and token counts of one answer."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds spent inside to the stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.values[name] = self.values.get(name, 0.0) + time.perf_counter() - start
+
+    def close(self) -> dict[str, float]:
+        """Return the stages and the total."""
+        return self.values | {"total": time.perf_counter() - self.started}
+
+
 class Assistant:
     """Answers questions from passages, with citations, or abstains."""
+
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        encoder: Encoder,
+        searcher: Searcher | None = None,
+        prompt: PromptOptions | None = None,
+        decoding: Decoding | None = None,
+        top_k: int = 5,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            generator: Writes the draft.
+            encoder: Embeds the sentences that the draft is checked against.
+            searcher: Finds passages; None if every question brings its own.
+            prompt: What goes into the prompt.
+            decoding: How the draft is decoded.
+            top_k: Passages a question.
+            calibration: Thresholds of verification and abstention; None takes the shipped ones.
+        """
+        self._generator = generator
+        self._encoder = encoder
+        self._searcher = searcher
+        self._prompt = prompt or PromptOptions()
+        self._decoding = decoding or Decoding()
+        self._top_k = top_k
+        self._calibration = calibration or default_calibration()
 
     def ask(
         self,
@@ -46,8 +120,9 @@ class Assistant:
         retrieval: bool = True,
         top_k: int | None = None,
     ) -> Answer:
-        """Return the verified answer."""
-        raise NotImplementedError
+        """Return the verified answer; see `stream` for arguments and errors."""
+        events = self.stream(question, passages=passages, retrieval=retrieval, top_k=top_k)
+        return next(event.answer for event in events if isinstance(event, Finished))
 
     def stream(
         self,
@@ -57,5 +132,158 @@ class Assistant:
         retrieval: bool = True,
         top_k: int | None = None,
     ) -> Iterator[Event]:
-        """Yield `Retrieved`, then `Drafted` pieces, then one `Finished`."""
-        raise NotImplementedError
+        """Yield `Retrieved`, then `Drafted` pieces, then one `Finished`.
+
+        Args:
+            question: In Chinese or English.
+            passages: Answer from these instead of searching.
+            retrieval: False answers from the model's memory alone: never "supported".
+            top_k: Passages to find, instead of the assistant's own number.
+
+        Raises:
+            QuestionError: The question is empty or longer than `LONGEST_QUESTION` characters.
+            GeneratorError: The generator failed.
+        """
+        question = checked_question(question)
+        timings = _Timings()
+        if not retrieval:
+            yield from self._recite(question, timings)
+            return
+        with timings.stage("search"):
+            found = tuple(self._find(question, passages, top_k))
+        yield Retrieved(found)
+        with timings.stage("evidence"):
+            evidence = QuestionEvidence(question, found, self._encoder, self._calibration)
+        draft = ""
+        if evidence.best()[1] >= self._calibration.abstain_below[evidence.language]:
+            for piece in self._draft(evidence, timings):
+                draft += piece
+                yield Drafted(piece)
+        with timings.stage("verify"):
+            drafted = read(draft, [passage.number for passage in found])
+            claims = [claim for one in drafted if (claim := _judge(evidence, one))]
+            status = _status(claims, drafted)
+            if not claims and (quotation := self._quotation(evidence)):
+                claims, status = [quotation], "supported"
+        yield Finished(_answer(evidence, claims, found, status, timings.close()))
+
+    def _find(
+        self, question: str, passages: Sequence[Passage] | None, top_k: int | None
+    ) -> Sequence[Passage]:
+        """Return the passages given, else those found."""
+        if passages is not None:
+            return passages
+        if self._searcher is None:
+            raise UsageError("nothing to search; name a collection or pass passages")
+        return self._searcher.search(question, top_k=top_k or self._top_k)
+
+    def _draft(self, evidence: QuestionEvidence, timings: _Timings) -> Iterator[str]:
+        """Yield the generator's draft over the likeliest sentences."""
+        with timings.stage("prompt"):
+            packed = pack(
+                evidence.sentences,
+                evidence.relevance,
+                self._generator.count_tokens,
+                self._prompt.passage_tokens,
+            )
+            prompt = build_prompt(evidence.question, packed, self._prompt)
+        yield from self._generate(prompt, timings)
+
+    def _generate(self, prompt: Prompt, timings: _Timings) -> Iterator[str]:
+        """Yield pieces and note the time to the first and the token counts."""
+        timings.values["prompt_tokens"] = self._generator.count_tokens(prompt.as_text())
+        start = time.perf_counter()
+        pieces: list[str] = []
+        with timings.stage("generate"):
+            for piece in self._generator.stream(prompt, self._decoding):
+                if not pieces:
+                    timings.values["first_token"] = time.perf_counter() - start
+                pieces.append(piece)
+                yield piece
+        timings.values["generated_tokens"] = self._generator.count_tokens("".join(pieces))
+
+    def _recite(self, question: str, timings: _Timings) -> Iterator[Event]:
+        """Answer from the model's memory: for comparison, shown as unverified."""
+        prompt = build_prompt(question, [], self._prompt)
+        draft = ""
+        for piece in self._generate(prompt, timings):
+            draft += piece
+            yield Drafted(piece)
+        claims = tuple(Claim(claim.text) for claim in read(draft, []))
+        text = " ".join(claim.text for claim in claims)
+        yield Finished(Answer(question, text, claims, (), "unverified", timings.close()))
+
+    def _quotation(self, evidence: QuestionEvidence) -> Claim | None:
+        """Return the likeliest sentence as a quotation if it answers well enough."""
+        index, relevance = evidence.best()
+        if index < 0 or relevance < self._calibration.sentence[evidence.language].threshold:
+            return None
+        sentence = evidence.sentences[index]
+        return Claim(sentence.text, (_cite(sentence),), relevance, is_quotation=True)
+
+
+def checked_question(question: str) -> str:
+    """Return the question without surrounding space.
+
+    Raises:
+        QuestionError: It is empty or too long.
+    """
+    question = question.strip()
+    if not question:
+        raise QuestionError('the question is empty; write one, e.g. tether ask "What is ...?"')
+    if len(question) > LONGEST_QUESTION:
+        raise QuestionError(
+            f"the question has {len(question):,} characters, more than {LONGEST_QUESTION:,};"
+            " put long text into a document, ingest it, and ask about it"
+        )
+    return question
+
+
+def _judge(evidence: QuestionEvidence, drafted: DraftClaim) -> Claim | None:
+    """Return the claim with exact citations if the verifier supports it."""
+    verdict = judge_answer(evidence, drafted.text, drafted.cited)
+    if not verdict.supported:
+        return None
+    return Claim(drafted.text, tuple(map(_cite, verdict.sentences)), verdict.support)
+
+
+def _cite(sentence: Sentence) -> Citation:
+    """Return the citation of one sentence."""
+    return Citation(
+        sentence.passage.number,
+        sentence.passage.chunk.document_id,
+        sentence.start,
+        sentence.end,
+        sentence.text,
+    )
+
+
+def _status(claims: Sequence[Claim], drafted: Sequence[DraftClaim]) -> Status:
+    """Return what became of a draft."""
+    if not claims:
+        return "abstained"
+    return "supported" if len(claims) == len(drafted) else "partial"
+
+
+def _answer(
+    evidence: QuestionEvidence,
+    claims: Sequence[Claim],
+    passages: tuple[Passage, ...],
+    status: Status,
+    timings: dict[str, float],
+) -> Answer:
+    """Return the answer whose text holds verified claims with their marks, and nothing else."""
+    if not claims:
+        text = ABSTENTION[calibration_language(evidence.question)]
+        return Answer(evidence.question, text, (), passages, "abstained", timings)
+    parts = []
+    for claim in claims:
+        words = _quoted(claim.text) if claim.is_quotation else claim.text
+        parts.append(marked(words, [citation.passage_number for citation in claim.citations]))
+    joint = "" if evidence.language == "zh" else " "
+    return Answer(evidence.question, joint.join(parts), tuple(claims), passages, status, timings)
+
+
+def _quoted(text: str) -> str:
+    """Return the text in quotation marks of its language."""
+    return f"“{text}”"

@@ -1,0 +1,134 @@
+"""Putting the parts together as the settings say; the only place that knows all of them."""
+
+from pathlib import Path
+from typing import Any
+
+from app.settings import Settings
+from ingest.errors import SettingsError
+from model.assistant import Assistant
+from model.generators import (
+    Generator,
+    LlamaCppGenerator,
+    OpenAIGenerator,
+    TransformersGenerator,
+)
+from model.weights import (
+    DEFAULT_GENERATOR,
+    describe_generator,
+    prepare_gemma_folder,
+    prepare_gemma_gguf,
+)
+from retrieval.encoders import Encoder, describe_encoder, load_encoder
+from retrieval.search import CollectionSearcher, Searcher
+from retrieval.store import Collection, open_collection
+from retrieval.weights import WeightsInfo
+
+
+def build_encoder(settings: Settings) -> Encoder:
+    """Return the encoder in force, its weights prepared."""
+    return load_encoder(settings.encoder.model, settings.home, settings.encoder.device)
+
+
+def build_generator(settings: Settings) -> Generator:
+    """Return the generator in force, its weights prepared."""
+    chosen = settings.generator
+    backend = resolve_backend(settings)
+    if backend == "openai":
+        if not chosen.url:
+            raise SettingsError("generator.backend = openai needs generator.url; set both")
+        return OpenAIGenerator(
+            chosen.url, model=chosen.model, api_key=chosen.api_key, style=chosen.style
+        )
+    if backend == "llama.cpp":
+        path = Path(chosen.model).expanduser()
+        if chosen.model == DEFAULT_GENERATOR:
+            path = prepare_gemma_gguf(settings.home)
+        return LlamaCppGenerator(
+            path,
+            name=chosen.model,
+            context_tokens=chosen.context_tokens,
+            threads=chosen.threads,
+            gpu_layers=chosen.gpu_layers,
+            style=chosen.style,
+        )
+    folder = chosen.model
+    if chosen.model == DEFAULT_GENERATOR:
+        folder = str(prepare_gemma_folder(settings.home))
+    return TransformersGenerator(
+        folder, name=chosen.model, device=chosen.device, style=chosen.style
+    )
+
+
+def resolve_backend(settings: Settings) -> str:
+    """Return the backend that "auto" stands for: the URL's, llama.cpp for GGUF, transformers."""
+    chosen = settings.generator
+    if chosen.backend != "auto":
+        return chosen.backend
+    if chosen.url:
+        return "openai"
+    is_gguf = chosen.model == DEFAULT_GENERATOR or chosen.model.lower().endswith(".gguf")
+    return "llama.cpp" if is_gguf else "transformers"
+
+
+def open_searcher(settings: Settings, encoder: Encoder) -> tuple[Collection, CollectionSearcher]:
+    """Return the collection in force and a searcher over it.
+
+    Raises:
+        UnknownCollection: There is no such collection yet.
+        StoreError: It is damaged or was built with another encoder.
+    """
+    collection = open_collection(settings.home, settings.collection, encoder)
+    return collection, CollectionSearcher(collection, settings.search)
+
+
+def build_assistant(
+    settings: Settings, *, encoder: Encoder, searcher: Searcher | None = None
+) -> Assistant:
+    """Return the assistant that the settings describe."""
+    return Assistant(
+        generator=build_generator(settings),
+        encoder=encoder,
+        searcher=searcher,
+        prompt=settings.prompt,
+        decoding=settings.decoding,
+        top_k=settings.search.top_k,
+    )
+
+
+def prepare_generator(settings: Settings) -> None:
+    """Convert the default generator's weights, if that is the one in force."""
+    if settings.generator.model == DEFAULT_GENERATOR:
+        backend = resolve_backend(settings)
+        if backend == "llama.cpp":
+            prepare_gemma_gguf(settings.home)
+        elif backend == "transformers":
+            prepare_gemma_folder(settings.home)
+
+
+def describe_models(settings: Settings) -> list[dict[str, Any]]:
+    """Return role, name, source, licence, size, hash and device of the models in force."""
+    encoder = describe_encoder(settings.encoder.model, settings.home)
+    backend = resolve_backend(settings)
+    remote = settings.generator.url if backend == "openai" else ""
+    generator = describe_generator(remote or settings.generator.model, settings.home)
+    devices = {
+        "llama.cpp": "gpu" if settings.generator.gpu_layers else "cpu",
+        "transformers": settings.generator.device,
+        "openai": remote,
+    }
+    return [
+        {"role": "encoder"} | _weights_row(encoder, settings.encoder.device),
+        {"role": "generator"} | _weights_row(generator, devices[backend]) | {"backend": backend},
+    ]
+
+
+def _weights_row(info: WeightsInfo, device: str) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "source": info.source,
+        "licence": info.licence,
+        "bytes": info.bytes,
+        "sha256": info.sha256,
+        "path": str(info.path) if info.path else None,
+        "device": device,
+    }

@@ -1,0 +1,430 @@
+"""The command line: `tether ingest`, `ask`, `search`, `judge`, `chat`, and what is in use.
+
+Every command reads the settings, builds the parts it needs and prints. Heavy imports stay inside
+the commands, so that `tether --help` answers at once.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from ingest.pipeline import FileOutcome
+    from model.answers import Answer
+
+LONGEST_LINE = 100  # characters of a passage shown by `tether search`
+
+
+@dataclass
+class Flags:
+    """Settings given on the command line, by dotted name."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    file: Path | None = None
+
+    def settings(self, **more: object) -> "Settings":
+        """Return the settings in force; `more` are a command's own flags ("__" for the dot)."""
+        from app.settings import load_settings
+
+        given = {k.replace("__", "."): str(v) for k, v in more.items() if v is not None}
+        return load_settings(self.values | given, file=self.file)
+
+
+pass_flags = click.make_pass_decorator(Flags)
+
+collection_option = click.option(
+    "--collection", metavar="NAME", help="Collection to use (default: the setting `collection`)."
+)
+top_k_option = click.option(
+    "--top-k", type=click.IntRange(1, 100), help="Passages to find (default: `search.top_k`)."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def batch_option(rows: str) -> Callable[[Any], Any]:
+    """Return the --batch option of a command whose rows look like `rows`."""
+    return click.option(
+        "--batch",
+        type=click.File("r", encoding="utf-8"),
+        metavar="FILE",
+        help=f"JSON lines {rows}; - reads standard input.",
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--home", metavar="DIR", help="Data root (default: TETHER_HOME, else ~/.tether).")
+@click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings file (default: TETHER_SETTINGS, else settings.toml in the data root).",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change one setting, e.g. --set generator.backend=transformers; repeatable.",
+)
+@click.version_option(package_name="tether", prog_name="tether")
+@click.pass_context
+def cli(
+    context: click.Context,
+    home: str | None,
+    settings_file: Path | None,
+    assignments: tuple[str, ...],
+) -> None:
+    """Ask your own documents, in Chinese and English.
+
+    Answers cite the exact characters they rely on; where the documents do not hold the answer,
+    Tether says so.
+    """
+    flags = Flags(file=settings_file)
+    for assignment in assignments:
+        name, separator, value = assignment.partition("=")
+        if not separator:
+            raise click.BadParameter(f'"{assignment}" is not NAME=VALUE', param_hint="--set")
+        flags.values[name.strip()] = value.strip()
+    if home:
+        flags.values["home"] = home
+    context.obj = flags
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@collection_option
+@pass_flags
+def ingest(flags: Flags, paths: tuple[Path, ...], collection: str | None) -> None:
+    """Read files and folders into a collection.
+
+    Takes txt, md, html, pdf and docx. Unchanged files are skipped, changed ones replaced. Exits
+    with 1 if any file failed; the others are ingested all the same.
+    """
+    settings = flags.settings(collection=collection)
+    from app.assembly import build_encoder
+    from ingest.pipeline import run
+    from retrieval.store import open_collection
+
+    encoder = build_encoder(settings)
+    with (
+        open_collection(settings.home, settings.collection, encoder, create=True) as store,
+        store.writing(),
+        _file_progress() as show,
+    ):
+        report = run(paths, store, settings.ingest, show)
+        documents, chunks = store.count_documents(), store.count_chunks()
+    counts = {}
+    for outcome in report.outcomes:
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items()) or "nothing"
+    click.echo(
+        f"{summary}; collection {settings.collection} now holds {documents} documents"
+        f" in {chunks} chunks"
+    )
+    if counts.get("failed"):
+        sys.exit(1)
+
+
+@contextmanager
+def _file_progress() -> Iterator[Callable[["FileOutcome", int, int], None]]:
+    """Yield what prints one line a file, above a progress bar if someone is watching."""
+    from tqdm import tqdm
+
+    with tqdm(
+        desc="ingest", unit="file", disable=not sys.stderr.isatty(), leave=False, file=sys.stderr
+    ) as bar:
+
+        def show(outcome: "FileOutcome", done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+            detail = f" ({outcome.chunks} chunks)" if outcome.chunks else ""
+            detail += f": {outcome.message}" if outcome.message else ""
+            line = f"{outcome.status:<9} {outcome.uri}{detail}"
+            bar.write(line, file=sys.stderr if outcome.status == "failed" else sys.stdout)
+
+        yield show
+
+
+@cli.command()
+@click.argument("question", required=False)
+@batch_option("{id, question} or {id, question, passages: [text, ...]}")
+@json_option
+@collection_option
+@top_k_option
+@click.option("--no-retrieval", is_flag=True, help="Answer from the model's memory: unverified.")
+@click.option("--timings", is_flag=True, help="Show where the seconds went.")
+@pass_flags
+def ask(
+    flags: Flags,
+    question: str | None,
+    batch: TextIO | None,
+    as_json: bool,
+    collection: str | None,
+    top_k: int | None,
+    no_retrieval: bool,
+    timings: bool,
+) -> None:
+    """Answer a question from a collection, with citations, or abstain.
+
+    With --batch, prints one JSON line a row, in order; a bad row gives an "error" object.
+    """
+    _require_one(question, batch)
+    settings = flags.settings(collection=collection, search__top_k=top_k)
+    from app import batch as doors
+    from app.assembly import build_assistant, build_encoder, open_searcher
+    from model.answers import answer_to_json
+    from model.assistant import checked_question
+
+    lines = batch.readlines() if batch else []
+    if question is not None:
+        question = checked_question(question)
+    encoder = build_encoder(settings)
+    searcher = None
+    if not no_retrieval and (question is not None or doors.needs_store(lines)):
+        searcher = open_searcher(settings, encoder)[1]
+    assistant = build_assistant(settings, encoder=encoder, searcher=searcher)
+    if question is None:
+        handle = doors.answering(assistant, encoder, retrieval=not no_retrieval, top_k=top_k)
+        _print_rows(doors.run(lines, handle))
+        return
+    answer = assistant.ask(question, retrieval=not no_retrieval)
+    if as_json:
+        click.echo(json.dumps(answer_to_json(answer), ensure_ascii=False))
+    else:
+        _print_answer(answer)
+    if timings:
+        _print_timings(answer)
+
+
+def _require_one(question: str | None, batch: TextIO | None) -> None:
+    if (question is None) == (batch is None):
+        raise click.UsageError("give a question or --batch FILE, one of the two")
+
+
+def _print_rows(rows: Iterator[dict[str, Any]]) -> None:
+    """Print each row as one JSON line as soon as it is there; count the errors on stderr."""
+    count = failed = 0
+    for row in rows:
+        click.echo(json.dumps(row, ensure_ascii=False))
+        sys.stdout.flush()
+        count += 1
+        failed += "error" in row
+    if failed:
+        click.echo(f'{failed} of {count} rows have an "error"', err=True)
+
+
+def _print_answer(answer: "Answer") -> None:
+    """Print the text, then each citation with its source and the quoted characters."""
+    note = {
+        "partial": "(parts of the draft were left out: the documents do not support them)",
+        "unverified": "(from the model's memory, checked against nothing)",
+    }.get(answer.status)
+    click.echo(answer.text)
+    if note:
+        click.echo(note)
+    by_number = {passage.number: passage for passage in answer.passages}
+    for citation in dict.fromkeys(c for claim in answer.claims for c in claim.citations):
+        passage = by_number[citation.passage_number]
+        page = f", p. {passage.chunk.page}" if passage.chunk.page else ""
+        click.echo(f"\n[{citation.passage_number}] {passage.title}{page}  {passage.uri}")
+        click.echo(f"    {' '.join(citation.quote.split())}")
+
+
+def _print_timings(answer: "Answer") -> None:
+    """Print seconds by stage and token counts to stderr."""
+    for name, value in answer.timings.items():
+        unit = "" if name.endswith("_tokens") else " s"
+        click.echo(f"{name:>18} {value:.0f}" if not unit else f"{name:>18} {value:.2f} s", err=True)
+
+
+@cli.command()
+@click.argument("question", required=False)
+@batch_option("{id, question}")
+@json_option
+@collection_option
+@top_k_option
+@pass_flags
+def search(
+    flags: Flags,
+    question: str | None,
+    batch: TextIO | None,
+    as_json: bool,
+    collection: str | None,
+    top_k: int | None,
+) -> None:
+    """Find the passages nearest to a question."""
+    _require_one(question, batch)
+    settings = flags.settings(collection=collection, search__top_k=top_k)
+    from app import batch as doors
+    from app.assembly import build_encoder, open_searcher
+    from model.answers import passage_to_json
+    from model.assistant import checked_question
+
+    if question is not None:
+        question = checked_question(question)
+    searcher = open_searcher(settings, build_encoder(settings))[1]
+    if batch is not None:
+        handle = doors.searching(searcher, top_k=settings.search.top_k)
+        _print_rows(doors.run(batch, handle))
+        return
+    passages = searcher.search(question or "", top_k=settings.search.top_k)
+    if as_json:
+        found = [passage_to_json(passage) for passage in passages]
+        click.echo(json.dumps({"passages": found}, ensure_ascii=False))
+        return
+    for passage in passages:
+        page = f", p. {passage.chunk.page}" if passage.chunk.page else ""
+        found_by = "+".join(passage.found_by)
+        click.echo(f"[{passage.number}] {passage.title}{page}  {passage.score:.4f} {found_by}")
+        text = " ".join(passage.chunk.text.split())
+        click.echo(f"    {text[:LONGEST_LINE]}{'…' if len(text) > LONGEST_LINE else ''}")
+
+
+@cli.command()
+@click.argument("claim", required=False)
+@click.argument("evidence", required=False)
+@batch_option("{id, claim, evidence}")
+@pass_flags
+def judge(flags: Flags, claim: str | None, evidence: str | None, batch: TextIO | None) -> None:
+    """Judge whether EVIDENCE supports CLAIM; prints {"support": probability, "supported": bool}."""
+    _require_one(claim, batch)
+    if claim is not None and evidence is None:
+        raise click.UsageError("give a claim and its evidence")
+    settings = flags.settings()
+    from app import batch as doors
+    from app.assembly import build_encoder
+    from model.verifier import OverlapVerifier
+
+    lines = batch or [json.dumps({"claim": claim, "evidence": evidence})]
+    verifier = OverlapVerifier(build_encoder(settings))
+    rows = doors.run(lines, doors.judging(verifier), group=16 if batch else 1)
+    if batch is None:
+        rows = ({k: v for k, v in row.items() if k != "id"} for row in rows)
+    _print_rows(rows)
+
+
+@cli.command()
+@click.option("--host", metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default: 7860).")
+@collection_option
+@pass_flags
+def chat(flags: Flags, host: str | None, port: int | None, collection: str | None) -> None:
+    """Serve the chat in the browser."""
+    settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
+    from app.assembly import build_assistant, build_encoder, open_searcher
+    from app.chat import require_free_port, serve_chat
+
+    require_free_port(settings.chat.host, settings.chat.port)
+    encoder = build_encoder(settings)
+    store, searcher = open_searcher(settings, encoder)
+    assistant = build_assistant(settings, encoder=encoder, searcher=searcher)
+    click.echo(
+        f"{store.count_documents()} documents in collection {settings.collection};"
+        f" open http://{settings.chat.host}:{settings.chat.port}"
+    )
+    serve_chat(
+        assistant,
+        host=settings.chat.host,
+        port=settings.chat.port,
+        collection=settings.collection,
+    )
+
+
+@cli.command()
+@json_option
+@click.option("--prepare", is_flag=True, help="Convert the default weights now.")
+@pass_flags
+def models(flags: Flags, as_json: bool, prepare: bool) -> None:
+    """Show the models in use: name, source, licence, size, hash, device."""
+    settings = flags.settings()
+    from app.assembly import build_encoder, describe_models, prepare_generator
+
+    if prepare:
+        build_encoder(settings)
+        prepare_generator(settings)
+    rows = describe_models(settings)
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    for row in rows:
+        click.echo(f"{row.pop('role')}")
+        for name, value in row.items():
+            click.echo(f"  {name:<8} {value}")
+
+
+@cli.command()
+@json_option
+@pass_flags
+def collections(flags: Flags, as_json: bool) -> None:
+    """List the collections."""
+    settings = flags.settings()
+    import dataclasses
+
+    from retrieval.store import list_collections
+
+    found = list_collections(settings.home)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(info) for info in found], ensure_ascii=False))
+        return
+    for info in found:
+        size = f"{info.bytes / 1e6:.1f} MB"
+        click.echo(
+            f"{info.name}: {info.documents} documents, {info.chunks} chunks, {size},"
+            f" encoder {info.encoder}"
+        )
+    if not found:
+        click.echo("no collections yet; make one with: tether ingest PATH --collection NAME")
+
+
+@cli.command()
+@json_option
+@pass_flags
+def settings(flags: Flags, as_json: bool) -> None:
+    """Show every setting with its value in force."""
+    from app.settings import flatten
+
+    values = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in flatten(flags.settings()).items()
+    }
+    if values["generator.api_key"]:
+        values["generator.api_key"] = "(set)"
+    if as_json:
+        click.echo(json.dumps(values, ensure_ascii=False))
+        return
+    for name, value in values.items():
+        click.echo(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on stderr and a non-zero exit."""
+    from ingest.errors import TetherError
+
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has left
+        sys.stderr.close()
+        sys.exit(0)
+    except TetherError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

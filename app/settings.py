@@ -1,0 +1,222 @@
+"""One settings object: defaults, then the TOML file, then `TETHER_*`, then flags; the last wins.
+
+    home = "~/.tether"            TETHER_HOME, --home
+    [generator]
+    model = "gemma-3-270m"        TETHER_GENERATOR_MODEL, --set generator.model=...
+
+The file is `settings.toml` under the data root, or what `TETHER_SETTINGS` / `--settings` names.
+Holds plain values only, never a model or a store.
+"""
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ingest.chunking import ChunkingOptions
+from ingest.errors import SettingsError
+from model.generators import Decoding, PromptStyle
+from model.prompts import PromptOptions
+from retrieval.search import SearchOptions
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """Which encoder embeds documents and questions."""
+
+    model: str = "multilingual-e5-small"  # that name, a folder, or a hub id
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorSettings:
+    """Which language model writes the draft."""
+
+    model: str = "gemma-3-270m"  # that name, a .gguf file, a folder, or a hub id
+    backend: Literal["auto", "llama.cpp", "transformers", "openai"] = "auto"
+    style: PromptStyle = "auto"  # "chat" for instructed models, "completion" for base models
+    device: Device = "auto"  # transformers backend
+    url: str = ""  # OpenAI-compatible server, e.g. http://127.0.0.1:8080/v1
+    api_key: str = ""  # for that server
+    context_tokens: int = 4096  # llama.cpp: longest prompt and answer together
+    threads: int = 0  # llama.cpp: CPU threads, 0 takes every core
+    gpu_layers: int = 0  # llama.cpp: layers on a GPU
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """Where the chat listens."""
+
+    host: str = "127.0.0.1"  # GRADIO_SERVER_NAME is honoured
+    port: int = 7860  # GRADIO_SERVER_PORT is honoured
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a user can choose."""
+
+    home: Path = Path("~/.tether")  # the one data root
+    collection: str = "default"
+    ingest: ChunkingOptions = field(default_factory=ChunkingOptions)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    search: SearchOptions = field(default_factory=SearchOptions)
+    generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    decoding: Decoding = field(default_factory=Decoding)
+    chat: ChatSettings = field(default_factory=ChatSettings)
+
+
+def load_settings(
+    flags: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Settings:
+    """Return the settings in force.
+
+    Args:
+        flags: "section.field" (or "home", "collection") to its value as text.
+        environment: Variables; None takes the process's own.
+        file: The TOML file; None takes `TETHER_SETTINGS`, else `settings.toml` under the home.
+
+    Raises:
+        SettingsError: A name is unknown, a value has the wrong type, or the file is no TOML.
+    """
+    environment = os.environ if environment is None else environment
+    flags = flags or {}
+    given = file or _path(environment.get("TETHER_SETTINGS"))
+    if given is not None and not given.is_file():
+        raise SettingsError(f"no settings file at {given}; create it or unset TETHER_SETTINGS")
+    home = _path(flags.get("home") or environment.get("TETHER_HOME")) or Settings().home
+    values = _read_file(given or home.expanduser() / "settings.toml")
+    values |= _read_environment(environment)
+    for name, value in flags.items():
+        _require_known(name, "--set")
+        values[name] = value
+    return _build(values)
+
+
+def setting_names() -> dict[str, Any]:
+    """Return every setting's dotted name with its default, in order."""
+    names: dict[str, Any] = {}
+    for top in dataclasses.fields(Settings):
+        default = getattr(Settings(), top.name)
+        if dataclasses.is_dataclass(default):
+            for inner in dataclasses.fields(default):
+                names[f"{top.name}.{inner.name}"] = getattr(default, inner.name)
+        else:
+            names[top.name] = default
+    return names
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Return every setting's dotted name with its value in force."""
+    return {name: _get(settings, name) for name in setting_names()}
+
+
+def environment_name(name: str) -> str:
+    """Return the variable of a setting: "generator.model" is TETHER_GENERATOR_MODEL."""
+    return "TETHER_" + name.replace(".", "_").upper()
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _get(settings: Settings, name: str) -> Any:  # noqa: ANN401 - a setting of any type
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the file's settings by dotted name; none if there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"cannot read {path}: {error}; mend or remove the file") from error
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            values |= {f"{key}.{inner}": item for inner, item in value.items()}
+        else:
+            values[key] = value
+    for name in values:
+        _require_known(name, str(path))
+    return values
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that `TETHER_*` (and Gradio's two variables) give."""
+    by_variable = {environment_name(name): name for name in setting_names()}
+    by_variable |= {"GRADIO_SERVER_NAME": "chat.host", "GRADIO_SERVER_PORT": "chat.port"}
+    # Tether's own variables come last: they win over Gradio's.
+    ordered = sorted(by_variable, key=lambda variable: variable.startswith("TETHER_"))
+    return {
+        by_variable[variable]: environment[variable]
+        for variable in ordered
+        if environment.get(variable)
+    }
+
+
+def _require_known(name: str, source: str) -> None:
+    known = setting_names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise SettingsError(
+            f'{source}: there is no setting "{name}"; did you mean "{near}"?'
+            " tether settings lists them all"
+        )
+
+
+def _build(values: Mapping[str, Any]) -> Settings:
+    """Return the settings with these values in place of defaults."""
+    top: dict[str, Any] = {}
+    for attribute in dataclasses.fields(Settings):
+        default = getattr(Settings(), attribute.name)
+        if dataclasses.is_dataclass(default):
+            kind = type(default)
+            hints = get_type_hints(kind)
+            inner = {
+                name.split(".")[1]: _coerce(name, value, hints[name.split(".")[1]])
+                for name, value in values.items()
+                if name.startswith(f"{attribute.name}.")
+            }
+            try:
+                top[attribute.name] = kind(**inner)
+            except ValueError as error:
+                raise SettingsError(f"[{attribute.name}]: {error}; change that setting") from error
+        elif attribute.name in values:
+            hint = get_type_hints(Settings)[attribute.name]
+            top[attribute.name] = _coerce(attribute.name, values[attribute.name], hint)
+    settings = Settings(**top)
+    return dataclasses.replace(settings, home=settings.home.expanduser().absolute())
+
+
+def _coerce(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - a setting of any type
+    """Return the value in the type of its field, from TOML or from text."""
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        choices = ", ".join(map(str, get_args(hint)))
+        raise SettingsError(f'{name} cannot be "{value}"; choose one of: {choices}')
+    if hint is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+        raise SettingsError(f'{name} cannot be "{value}"; write true or false')
+    try:
+        if isinstance(value, (dict, list)):
+            raise ValueError
+        return hint(value)
+    except (TypeError, ValueError) as error:
+        kind = "a number" if hint in (int, float) else f"a {hint.__name__}"
+        raise SettingsError(f'{name} cannot be "{value}"; write {kind}') from error

@@ -1,0 +1,200 @@
+"""Evidence: the sentences of passages, and what a question or a claim shares with them.
+
+All measures are training-free: content terms, numbers, names, word pairs and embeddings. They
+serve one purpose each in three places: packing the prompt, judging claims, and choosing the one
+sentence to quote. Knows nothing of prompts or generators.
+"""
+
+import itertools
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ingest.languages import IDEOGRAPHS, split_sentences
+from retrieval.passages import Passage
+
+_WORD = re.compile(rf"[{IDEOGRAPHS}]+|[^\W_{IDEOGRAPHS}]+(?:['’.][^\W\d_{IDEOGRAPHS}]+)*")
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_CHINESE_NUMERAL = re.compile(r"[一二三四五六七八九十百千万亿两〇零]{2,}")
+_NAME = re.compile(r"\b[A-Z][\w'’-]+")
+_NEGATION = re.compile(
+    r"\b(?:not|no|never|none|neither|nor|without|cannot|n't|unable|fail(?:ed|s)?)\b|n't\b"
+    rf"|[不没沒无無非未](?=[{IDEOGRAPHS}])|并非|並非"
+)
+
+STOPWORDS = frozenset(
+    """a about an and are as at be been being by can could did do does for from had has have he her
+    his how i in into is it its may might of on or our she should some such than that the their
+    them then there these they this those to was we were what when where which while who whom whose
+    why will with would you your also after before during only other over under between both each
+    """.split()
+)
+
+_PARTICLES = re.compile(
+    r"什么时候|什麼時候|为什么|為什麼|什么|什麼|哪里|哪裡|哪个|哪個|哪些|哪一|哪|多少|怎么样|怎么|怎樣"
+    r"|如何|请问|是否|何时|何時|[的了是谁誰吗呢吧]"
+)
+
+_ASKS_NUMBER = re.compile(
+    r"\bhow (?:many|much|long|old|far|tall|often|large|big|high|fast)\b|\bwhen\b"
+    r"|\bwh(?:at|ich) (?:year|date|day|month|century|decade|time|percent|percentage|number|age)\b"
+    r"|多少|多大|多长|多長|多高|多远|几[年月日个個位次人岁种]|幾|何时|何時|什么时候|什麼時候|哪一?[年天月]"
+    r"|时间|時間|年份|日期|比例|百分",
+    re.IGNORECASE,
+)
+_ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where|which|name)\b", re.IGNORECASE)
+
+
+def normalise(text: str) -> str:
+    """Return the text in compatibility form and lower case, for comparison only."""
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+def content_terms(text: str) -> list[str]:
+    """Return the terms that carry meaning: stemmed words, and character pairs for Chinese."""
+    terms: list[str] = []
+    for match in _WORD.finditer(normalise(text)):
+        word = match.group()
+        if re.match(rf"[{IDEOGRAPHS}]", word):
+            terms += _chinese_pairs(word)
+        elif word not in STOPWORDS:
+            terms.append(_stem(word))
+    return terms
+
+
+def _chinese_pairs(run: str) -> list[str]:
+    """Return overlapping character pairs of a run, cut at question words and particles."""
+    terms: list[str] = []
+    for piece in _PARTICLES.split(run):
+        if len(piece) == 1:
+            terms.append(piece)
+        terms += [piece[i : i + 2] for i in range(len(piece) - 1)]
+    return terms
+
+
+def _stem(word: str) -> str:
+    """Strip English plural and verb endings: light, so that unlike words stay apart."""
+    for ending, keep in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("es", "e")):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return _undouble(word[: -len(ending)] + keep)
+    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
+        word = word[:-1]
+    return word.removesuffix("e") if len(word) > 4 else word
+
+
+def _undouble(word: str) -> str:
+    """Turn "stopp" into "stop" and "make" into "mak", so that all forms of a verb meet."""
+    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz":
+        word = word[:-1]
+    return word.removesuffix("e") if len(word) > 4 else word
+
+
+def numbers(text: str) -> set[str]:
+    """Return the numbers of a text in one form: "1,200" and "1200" are equal."""
+    text = unicodedata.normalize("NFKC", text)
+    found = {match.group().replace(",", "").rstrip(".:") for match in _NUMBER.finditer(text)}
+    found |= {_chinese_value(match.group()) for match in _CHINESE_NUMERAL.finditer(text)}
+    return {number.lstrip("0") or "0" for number in found}
+
+
+def _chinese_value(numeral: str) -> str:
+    """Return a Chinese numeral in Arabic digits: "一百二十" is "120", "一九九八" is "1998"."""
+    digits = {char: value for value, char in enumerate("零一二三四五六七八九")}
+    digits |= {"〇": 0, "两": 2}
+    units = {"十": 10, "百": 100, "千": 1000}
+    if not any(char in units or char in "万亿" for char in numeral):
+        return "".join(str(digits[char]) for char in numeral)
+    total = section = digit = 0
+    for char in numeral:
+        if char in digits:
+            digit = digits[char]
+        elif char in units:
+            section += max(digit, 1) * units[char]
+            digit = 0
+        else:  # 万 or 亿 closes everything read so far
+            total = (total + section + digit) * (10**4 if char == "万" else 10**8)
+            section = digit = 0
+    return str(total + section + digit)
+
+
+def names(text: str) -> set[str]:
+    """Return the capitalised words of a text in lower case, without function words."""
+    return {
+        word
+        for match in _NAME.finditer(unicodedata.normalize("NFKC", text))
+        if (word := match.group().lower().removesuffix("'s")) not in STOPWORDS
+    }
+
+
+def words(text: str) -> set[str]:
+    """Return all words of a text in lower case, to look names up in."""
+    return {match.group().removesuffix("'s") for match in _WORD.finditer(normalise(text))}
+
+
+def has_chinese(text: str) -> bool:
+    """Tell whether the text holds a Chinese character."""
+    return re.search(rf"[{IDEOGRAPHS}]", text) is not None
+
+
+def is_negated(text: str) -> bool:
+    """Tell whether the text holds an odd number of negations."""
+    return len(_NEGATION.findall(normalise(text))) % 2 == 1
+
+
+def coverage(
+    wanted: Iterable[str], present: Iterable[str], weights: Mapping[str, float] | None = None
+) -> float:
+    """Return the (weighted) share of `wanted` found in `present`; 1.0 if nothing is wanted."""
+    wanted, present = set(wanted), set(present)
+    total = sum(weights.get(term, 1.0) for term in wanted) if weights else float(len(wanted))
+    if not total:
+        return 1.0
+    found = wanted & present
+    return (sum(weights.get(term, 1.0) for term in found) if weights else len(found)) / total
+
+
+def pairs(terms: Sequence[str]) -> set[str]:
+    """Return adjacent pairs of terms."""
+    return {f"{a} {b}" for a, b in itertools.pairwise(terms)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a passage; `start` and `end` are offsets in the document's text."""
+
+    passage: Passage
+    start: int
+    end: int
+    text: str
+
+
+def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
+    """Return the sentences of all passages in order."""
+    return [
+        Sentence(
+            passage,
+            passage.chunk.start + start,
+            passage.chunk.start + end,
+            passage.chunk.text[start:end],
+        )
+        for passage in passages
+        for start, end in split_sentences(passage.chunk.text)
+    ]
+
+
+def type_match(question: str, sentence: str) -> float:
+    """Return 1.0 if the sentence has the kind of thing asked for, -1.0 if it lacks it, else 0."""
+    if _ASKS_NUMBER.search(question):
+        return 1.0 if numbers(sentence) - numbers(question) else -1.0
+    if _ASKS_NAME.search(question):
+        return 1.0 if names(sentence) - names(question) else -1.0
+    return 0.0
+
+
+def rarity(texts: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return the inverse document frequency of every term over these texts (smoothed, > 0)."""
+    seen = Counter(term for terms in texts for term in set(terms))
+    return {term: math.log(1 + (len(texts) + 1) / (count + 0.5)) for term, count in seen.items()}
