@@ -21,6 +21,11 @@ SETS: Mapping[str, str] = {
     "squad": "squad/squad.dev.jsonl.gz",
     "nomiracl": "nomiracl/nomiracl.dev.jsonl.gz",
 }
+TRAIN_SETS: Mapping[str, str] = {
+    "squad-train": "squad/squad.train.jsonl.gz",
+    "cmrc2018-train": "cmrc2018/cmrc2018.train.jsonl.gz",
+    "drcd-train": "drcd/drcd.train.jsonl.gz",
+}
 _REMEDY = "point at the folder of the question sets with --data PATH or TETHER_DATA."
 
 
@@ -44,16 +49,21 @@ def load(name: str, data: Path) -> list[Case]:
     Raises:
         UsageError: The set is unknown, or its file is missing or damaged.
     """
-    if name not in SETS:
+    files = {**SETS, **TRAIN_SETS}
+    if name not in files:
         raise UsageError(f"There is no question set {name!r}; choose from: {', '.join(SETS)}.")
-    path = data / SETS[name]
+    path = data / files[name]
     if not path.is_file():
         raise UsageError(f"The question set {name!r} needs the file {path}: {_REMEDY}")
-    return [_case(row, f"{path}:{line}") for line, row in _rows(path)]
+    return [_case(row, f"{path}:{line}") for line, row in read_rows(path)]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line number and the object of each line of a gzip JSONL file."""
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the line number and the object of each line of a gzip JSONL file.
+
+    Raises:
+        UsageError: The file is missing or damaged.
+    """
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):

@@ -101,7 +101,7 @@ class OverlapVerifier:
         """Return a judgement for each (claim, evidence) pair, in order."""
         if not pairs:
             return []
-        sentences = [_split(evidence) for _, evidence in pairs]
+        sentences = [split_evidence(evidence) for _, evidence in pairs]
         claim_vectors = self._encoder.encode_queries([claim for claim, _ in pairs])
         vectors = self._encoder.encode_passages([s for group in sentences for s in group])
         judgements: list[Judgement] = []
@@ -120,7 +120,7 @@ class OverlapVerifier:
         return Judgement(support, support >= function.threshold and not features["numbers_missing"])
 
 
-def _split(evidence: str) -> list[str]:
+def split_evidence(evidence: str) -> list[str]:
     """Return the sentences of an evidence text, the whole text if it has none."""
     return [evidence[start:end] for start, end in split_sentences(evidence)] or [evidence]
 

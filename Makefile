@@ -1,0 +1,45 @@
+# Two commands for a newcomer: `make chat` and `make test`. The others are for developers.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+READY := $(VENV)/.ready
+SOURCES := ingest retrieval model eval app benchmarks examples tests
+
+.PHONY: chat test lint types fix docs bench clean
+
+chat: $(READY)
+	$(BIN)/tether ingest examples/knowledge
+	$(BIN)/tether chat
+
+test: $(READY) lint types
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(READY)
+	$(BIN)/mypy
+
+fix: $(READY)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+docs: $(READY)
+	$(BIN)/python -m docs.generate
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.answering --data $(DATA)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Every version is pinned in constraints.txt, so that a fresh machine gets what was tested.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Tether needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[weights,dev]'
+	@touch $(READY)

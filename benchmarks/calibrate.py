@@ -1,0 +1,438 @@
+"""Fit the verifier's three logistic functions and their thresholds; write model/calibration.json.
+
+    python -m benchmarks.calibrate --data ../shared/data --passages 200 --seed 0
+
+Fits on train files only (for statements, where there are none, on dev files, scored by
+cross-validation over whole claims), so that the dev rows of `benchmarks/answering.py` stay unseen.
+Drafts of the generator are kept in --cache, so that a stopped run goes on where it was.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import random
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.assembly import build_encoder, build_generator
+from app.settings import load_settings
+from eval.cases import Case
+from eval.datasets import find_data, load, read_rows
+from eval.metrics import f1
+from model import evidence as ev
+from model.claims import read
+from model.generators import Generator
+from model.prompts import build_prompt, pack
+from model.verifier import (
+    Calibration,
+    Logistic,
+    QuestionEvidence,
+    answer_features,
+    locate,
+    statement_features,
+)
+from retrieval.encoders import Encoder, EncoderIdentity, Vectors
+from retrieval.search import given_passages
+
+TRAIN = {"en": ("squad-train",), "zh": ("cmrc2018-train", "drcd-train")}
+STATEMENTS = (  # licences allow their use; non-commercial and press sets stay out
+    "fm2/fm2.dev.jsonl.gz",
+    "wice/wice.dev.jsonl.gz",
+    "fever_symmetric/fever_symmetric.dev.jsonl.gz",
+    "begin/begin.train.jsonl.gz",
+)
+RIGHT_F1 = 0.5  # a draft at or above it counts as right
+
+Row = tuple[dict[str, float], int, str]  # features, label, cluster
+
+
+class RememberingEncoder:
+    """Wraps an encoder and never embeds the same text twice."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._vectors: dict[tuple[str, str], np.ndarray] = {}
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        return self._encoder.identity
+
+    def encode_queries(self, texts: list[str]) -> Vectors:
+        return self._remembered("query", texts, self._encoder.encode_queries)
+
+    def encode_passages(self, texts: list[str]) -> Vectors:
+        return self._remembered("passage", texts, self._encoder.encode_passages)
+
+    def count_tokens(self, text: str) -> int:
+        return self._encoder.count_tokens(text)
+
+    def _remembered(
+        self, kind: str, texts: list[str], encode: Callable[[list[str]], Vectors]
+    ) -> Vectors:
+        new = list(dict.fromkeys(t for t in texts if (kind, t) not in self._vectors))
+        if new:
+            self._vectors |= {(kind, t): v for t, v in zip(new, encode(new), strict=True)}
+        rows = [self._vectors[kind, text] for text in texts]
+        return np.stack(rows) if rows else np.empty((0, self.identity.dimension), np.float32)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with the passages that retrieval would bring: with the gold one or without."""
+
+    case: Case
+    texts: tuple[str, ...]
+    answerable: bool
+
+
+def choose_cases(data: Path, language: str, passages: int, seed: int) -> list[Case]:
+    """Return one case of each of `passages` train paragraphs that no dev set of ours holds."""
+    held_out = {case.gold_context for name in ("xquad", "squad") for case in load(name, data)}
+    by_paragraph: dict[str, list[Case]] = {}
+    for name in TRAIN[language]:
+        for case in load(name, data):
+            if case.gold_context and case.gold_context not in held_out:
+                by_paragraph.setdefault(case.gold_context, []).append(case)
+    generator = random.Random(seed)
+    order = sorted(by_paragraph)
+    generator.shuffle(order)
+    return [generator.choice(by_paragraph[paragraph]) for paragraph in order[:passages]]
+
+
+def with_passages(cases: Sequence[Case], encoder: Encoder, seed: int) -> list[Asked]:
+    """Return each case with its five nearest paragraphs; a third of them without the gold one."""
+    paragraphs = [case.gold_context or "" for case in cases]
+    similarity = (
+        encoder.encode_queries([c.question for c in cases]) @ encoder.encode_passages(paragraphs).T
+    )  # (cases, paragraphs)
+    generator = random.Random(seed)
+    asked = []
+    for i, case in enumerate(cases):
+        nearest = [int(j) for j in np.argsort(-similarity[i]) if j != i]
+        without_gold = generator.random() < 1 / 3
+        chosen = (
+            nearest[:5]
+            if without_gold
+            else sorted([i, *nearest[:4]], key=lambda j: -similarity[i, j])
+        )
+        answerable = case.answerable and not without_gold
+        asked.append(Asked(case, tuple(paragraphs[j] for j in chosen), answerable))
+    return asked
+
+
+def sentence_rows(asked: Asked, evidence: QuestionEvidence) -> list[Row]:
+    """Return each sentence's features and whether it holds the gold answer."""
+    answers = asked.case.answers if asked.answerable else ()
+    rows = []
+    for sentence, features in zip(evidence.sentences, evidence.features, strict=True):
+        holds = sentence.passage.chunk.text == asked.case.gold_context and any(
+            ev.normalise(answer) in ev.normalise(sentence.text) for answer in answers
+        )
+        rows.append((features, int(holds), asked.case.cluster))
+    return rows
+
+
+def fit(rows: Sequence[Row], names: Sequence[str], balanced: bool = False) -> Logistic:
+    """Return the logistic function with the least regularised log loss."""
+    from sklearn.linear_model import LogisticRegression
+
+    x = np.array([[features[name] for name in names] for features, _, _ in rows])
+    y = np.array([label for _, label, _ in rows])
+    model = LogisticRegression(C=1.0, max_iter=2000, class_weight="balanced" if balanced else None)
+    model.fit(x, y)
+    weights = {name: round(float(w), 4) for name, w in zip(names, model.coef_[0], strict=True)}
+    return Logistic(round(float(model.intercept_[0]), 4), weights)
+
+
+def auroc(scores: Iterable[float], labels: Iterable[int]) -> float:
+    """Return the area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(list(labels), list(scores)))
+
+
+def utility_threshold(scored: Sequence[tuple[float, bool]]) -> float:
+    """Return the threshold with the most right minus wrong answers among those above it."""
+    ordered = sorted(scored, reverse=True)
+    gains = np.cumsum([1 if right else -1 for _, right in ordered])
+    if not len(gains) or gains.max() <= 0:
+        return 1.0
+    return round(ordered[int(gains.argmax())][0] - 1e-4, 4)
+
+
+def balanced_threshold(scored: Sequence[tuple[float, int]]) -> float:
+    """Return the threshold with the greatest balanced accuracy."""
+    from sklearn.metrics import roc_curve
+
+    false_rate, true_rate, thresholds = roc_curve([y for _, y in scored], [s for s, _ in scored])
+    return round(float(thresholds[int((true_rate - false_rate).argmax())]), 4)
+
+
+def draft_of(evidence: QuestionEvidence, generator: Generator, cache: Path, budget: int) -> str:
+    """Return the generator's draft, remembered on disk by its prompt."""
+    options = load_settings({}, {}).prompt
+    packed = pack(evidence.sentences, evidence.relevance, generator.count_tokens, budget)
+    prompt = build_prompt(evidence.question, packed, options)
+    decoding = load_settings({}, {}).decoding
+    key = hashlib.sha256(f"{generator.identity}{prompt}{decoding}".encode()).hexdigest()
+    file = cache / f"{key}.txt"
+    if not file.exists():
+        file.write_text("".join(generator.stream(prompt, decoding)), "utf-8")
+    return file.read_text("utf-8")
+
+
+def answer_rows(asked: Asked, evidence: QuestionEvidence, draft: str) -> list[tuple[Row, bool]]:
+    """Return the features of a draft's first claim in its best passage, and whether it is right."""
+    rows = []
+    for claim in read(draft, range(1, 6))[:1]:
+        options = [
+            answer_features(evidence, claim.text, locate(evidence, claim.text, members))
+            for members in evidence.by_passage().values()
+        ]
+        best = max(options, key=lambda f: (f["terms"] + f["verbatim"], f["relevance"]))
+        right = (
+            asked.answerable and f1(claim.text, asked.case.answers, asked.case.language) >= RIGHT_F1
+        )
+        grounded = best["terms"] >= 0.75 and not best["numbers_missing"]
+        rows.append(((best, int(right), asked.case.cluster), grounded))
+    return rows
+
+
+def statement_pairs(data: Path, limit: int, seed: int) -> Iterator[tuple[str, str, int, str, str]]:
+    """Yield (claim, evidence, label, cluster, set) of the labelled English sets."""
+    for name in STATEMENTS:
+        rows = [row for _, row in read_rows(data / name)]
+        random.Random(seed).shuffle(rows)
+        for row in rows[:limit]:
+            yield row["claim"], row["evidence"], int(row["label"]), row["claim"], name.split("/")[0]
+
+
+_WH = re.compile(
+    r"什么时候|什麼時候|何时|何時|哪一?年|哪里|哪裡|哪儿|什么地方|多少|谁|誰|什么|什麼|哪[个位些]"
+)
+
+
+def chinese_pairs(cases: Sequence[Case], seed: int) -> Iterator[tuple[str, str, int, str, str]]:
+    """Yield Chinese claims made from questions: the question word replaced by an answer.
+
+    Supported: the gold answer. Unsupported: the answer to another question on the paragraph.
+    """
+    by_paragraph: dict[str, list[Case]] = {}
+    for case in cases:
+        if case.answerable and case.gold_context:
+            by_paragraph.setdefault(case.gold_context, []).append(case)
+    generator = random.Random(seed)
+    for paragraph, members in by_paragraph.items():
+        for case in members:
+            match = _WH.search(case.question)
+            others = [m.answers[0] for m in members if m.answers[0] not in case.answers]
+            if not match or not others:
+                continue
+            head, tail = case.question[: match.start()], case.question[match.end() :].rstrip("?？ ")
+            for answer, label in ((case.answers[0], 1), (generator.choice(others), 0)):
+                yield f"{head}{answer}{tail}。", paragraph, label, case.question, "cloze"
+
+
+def statement_rows(pairs: Sequence[tuple[str, str, int, str, str]], encoder: Encoder) -> list[Row]:
+    """Return the features of labelled (claim, evidence) pairs."""
+    from model.verifier import split_evidence
+
+    sentences = [split_evidence(evidence) for _, evidence, *_ in pairs]
+    claims = encoder.encode_queries([claim for claim, *_ in pairs])
+    encoder.encode_passages([s for group in sentences for s in group])
+    rows = []
+    for (claim, _, label, cluster, _), group, vector in zip(pairs, sentences, claims, strict=True):
+        similarity = float((encoder.encode_passages(group) @ vector).max())
+        rows.append((statement_features(claim, group, similarity), label, cluster))
+    return rows
+
+
+def cross_validated(rows: Sequence[Row], names: Sequence[str], folds: int = 5) -> list[float]:
+    """Return each row's probability by a function fitted on the other folds' clusters."""
+    fold = [int(hashlib.sha256(c.encode()).hexdigest(), 16) % folds for _, _, c in rows]
+    scores = [0.0] * len(rows)
+    for k in range(folds):
+        function = fit([r for r, f in zip(rows, fold, strict=True) if f != k], names, balanced=True)
+        for i, f in enumerate(fold):
+            if f == k:
+                scores[i] = function.probability(rows[i][0])
+    return scores
+
+
+def without_fit() -> Calibration:
+    """Return functions with which evidence can be built before anything is fitted."""
+    start = Logistic(-4.0, {"terms": 3.0, "similarity": 2.0, "terms_around": 1.0})
+    both = {"en": start, "zh": start}
+    return Calibration(both, both, both, {"en": 0.0, "zh": 0.0})
+
+
+def as_json(function: Logistic) -> dict[str, Any]:
+    """Return the function as it stands in calibration.json."""
+    return {
+        "bias": function.bias,
+        "weights": dict(function.weights),
+        "threshold": function.threshold,
+    }
+
+
+def with_threshold(function: Logistic, threshold: float) -> Logistic:
+    """Return the function with another threshold."""
+    return Logistic(function.bias, function.weights, threshold)
+
+
+def main() -> None:
+    """Fit everything and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--passages", type=int, default=200, help="train paragraphs a language")
+    parser.add_argument("--statements", type=int, default=600, help="labelled pairs a set")
+    parser.add_argument("--drafts", type=int, default=200, help="questions to draft a language")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, required=True, help="folder of remembered drafts")
+    parser.add_argument("--out", type=Path, default=Path("model/calibration.json"))
+    arguments = parser.parse_args()
+    data = find_data(arguments.data)
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    settings = load_settings()
+    encoder = RememberingEncoder(build_encoder(settings))
+    generator = build_generator(settings)
+    result: dict[str, Any] = {
+        "sentence": {},
+        "statement": {},
+        "answer": {},
+        "abstain_below": {},
+        "provenance": {
+            "command": f"python -m benchmarks.calibrate --passages {arguments.passages}"
+            f" --statements {arguments.statements} --drafts {arguments.drafts}"
+            f" --seed {arguments.seed}",
+            "commit": subprocess.run(
+                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+            ).stdout.strip(),
+            "encoder": encoder.identity.name,
+            "encoder_weights": encoder.identity.weights_hash,
+            "generator": generator.identity.name,
+            "sets": [*TRAIN["en"], *TRAIN["zh"], *STATEMENTS],
+            "figures": {},
+        },
+    }
+    figures = result["provenance"]["figures"]
+    for language in ("en", "zh"):
+        fit_language(language, data, encoder, generator, arguments, result)
+    fit_statements(data, encoder, arguments, result)
+    arguments.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print(json.dumps(figures, indent=2))
+
+
+def fit_language(
+    language: str,
+    data: Path,
+    encoder: Encoder,
+    generator: Generator,
+    arguments: argparse.Namespace,
+    result: dict[str, Any],
+) -> None:
+    """Fit the sentence and answer functions of one language."""
+    figures = result["provenance"]["figures"]
+    cases = choose_cases(data, language, arguments.passages, arguments.seed)
+    asked = with_passages(cases, encoder, arguments.seed)
+    found = [given_passages(a.texts, a.case.question, encoder) for a in asked]
+    rough = [
+        QuestionEvidence(a.case.question, p, encoder, without_fit())
+        for a, p in zip(asked, found, strict=True)
+    ]
+    rows = [row for a, e in zip(asked, rough, strict=True) for row in sentence_rows(a, e)]
+    names = list(rows[0][0])
+    sentence = fit(rows, names)
+    figures[f"sentence_auroc_{language}"] = round(
+        auroc([sentence.probability(f) for f, _, _ in rows], [y for _, y, _ in rows]), 4
+    )
+    calibration = Calibration({language: sentence}, {}, {language: sentence}, {language: 0.0})
+    evidence = [
+        QuestionEvidence(a.case.question, p, encoder, calibration)
+        for a, p in zip(asked, found, strict=True)
+    ]
+    best = []
+    for a, e in zip(asked, evidence, strict=True):
+        index, relevance = e.best()
+        labels = sentence_rows(a, e)
+        best.append((relevance, bool(labels[index][1])))
+    sentence = with_threshold(sentence, utility_threshold(best))
+    figures[f"quotation_right_{language}"] = round(float(np.mean([right for _, right in best])), 4)
+    above = [right for score, right in best if score >= sentence.threshold]
+    figures[f"quotation_coverage_{language}"] = round(len(above) / len(best), 4)
+    figures[f"quotation_precision_{language}"] = round(float(np.mean(above)), 4) if above else None
+    print(language, "sentences", len(rows), figures, flush=True)
+
+    drafted = [
+        (pair, e.best()[1])
+        for a, e in list(zip(asked, evidence, strict=True))[: arguments.drafts]
+        for pair in answer_rows(
+            a,
+            e,
+            draft_of(e, generator, arguments.cache, load_settings({}, {}).prompt.passage_tokens),
+        )
+    ]
+    kept = [(row, top) for (row, grounded), top in drafted if grounded]
+    answer = fit([row for row, _ in kept], list(kept[0][0][0]))
+    scored = [(answer.probability(f), bool(y)) for (f, y, _), _ in kept]
+    answer = with_threshold(answer, utility_threshold(scored))
+    above = [right for score, right in scored if score >= answer.threshold]
+    tops = sorted(top for (_, y, _), top in kept if y)
+    result["sentence"][language] = as_json(sentence)
+    result["answer"][language] = as_json(answer)
+    result["abstain_below"][language] = round(tops[int(0.02 * len(tops))] if tops else 0.0, 4)
+    figures |= {
+        f"drafts_{language}": len(drafted),
+        f"drafts_grounded_{language}": len(kept),
+        f"drafts_right_{language}": sum(y for (_, y, _), _ in kept),
+        f"answer_auroc_{language}": round(auroc(*zip(*scored, strict=True)), 4),
+        f"answer_coverage_{language}": round(len(above) / len(drafted), 4),
+        f"answer_precision_{language}": round(float(np.mean(above)), 4) if above else None,
+    }
+    print(language, "answers", figures, flush=True)
+
+
+def fit_statements(
+    data: Path, encoder: Encoder, arguments: argparse.Namespace, result: dict[str, Any]
+) -> None:
+    """Fit the statement function: on labelled sets for English, on made claims for Chinese."""
+    figures = result["provenance"]["figures"]
+    english = list(statement_pairs(data, arguments.statements, arguments.seed))
+    chinese_cases = [c for name in TRAIN["zh"] for c in load(name, data)]
+    random.Random(arguments.seed).shuffle(chinese_cases)
+    chinese = list(chinese_pairs(chinese_cases, arguments.seed))[: 2 * arguments.statements]
+    for language, pairs in (("en", english), ("zh", chinese)):
+        rows = statement_rows(pairs, encoder)
+        names = list(rows[0][0])
+        scores = cross_validated(rows, names)
+        threshold = balanced_threshold([(s, y) for s, (_, y, _) in zip(scores, rows, strict=True)])
+        for name in dict.fromkeys(p[4] for p in pairs):
+            members = [i for i, p in enumerate(pairs) if p[4] == name]
+            figures[f"statement_balanced_accuracy_{name}"] = round(
+                balanced_accuracy(
+                    [scores[i] for i in members], [rows[i][1] for i in members], threshold
+                ),
+                4,
+            )
+        function = with_threshold(fit(rows, names, balanced=True), threshold)
+        result["statement"][language] = as_json(function)
+
+
+def balanced_accuracy(scores: Sequence[float], labels: Sequence[int], threshold: float) -> float:
+    """Return the mean of the accuracies on supported and on unsupported claims."""
+    right: Mapping[int, list[bool]] = {0: [], 1: []}
+    for score, label in zip(scores, labels, strict=True):
+        right[label].append((score >= threshold) == bool(label))
+    rates = [sum(values) / len(values) for values in right.values() if values]
+    return math.fsum(rates) / len(rates)
+
+
+if __name__ == "__main__":
+    main()
