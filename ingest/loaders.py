@@ -24,6 +24,7 @@ from ingest.errors import SourceError
 from ingest.languages import IDEOGRAPHS, detect_language, starts_block
 
 if TYPE_CHECKING:
+    from bs4 import BeautifulSoup
     from bs4.element import Tag
 
 LOADER_VERSION = 1  # raise it when the same bytes would give another Document
@@ -326,7 +327,7 @@ def _parse_markdown(uri: str, data: bytes) -> _Parsed:
 
 # --- HTML ----------------------------------------------------------------------------------------
 
-_DROPPED = ["script", "style", "noscript", "nav", "template", "svg", "iframe", "select", "button"]
+_DROPPED = frozenset("head script style noscript nav template svg iframe select button".split())
 _BLOCK_TAGS = frozenset(
     "address article aside blockquote body caption center dd details div dl dt fieldset figcaption "
     "figure footer form header hr html li main ol p pre section summary table tbody td tfoot th "
@@ -355,19 +356,28 @@ def _parse_html(uri: str, data: bytes) -> _Parsed:
     return builder.parsed(title, {"encoding": encoding})
 
 
-def _drop_unseen(soup: Any) -> None:  # noqa: ANN401 - a BeautifulSoup
+def _drop_unseen(soup: "BeautifulSoup") -> None:
     """Remove what a reader does not see or that belongs to the site and not to the text."""
-    for tag in soup.find_all(True):
-        if tag.decomposed or tag.name in ("html", "body"):
-            continue
-        page_frame = tag.name in ("header", "footer") and not tag.find_parent(("article", "main"))
-        hidden = (
-            tag.has_attr("hidden")
-            or tag.get("aria-hidden") == "true"
-            or _HIDING_STYLE.search(str(tag.get("style", "")))
-        )
-        if tag.name in _DROPPED or tag.name == "head" or page_frame or hidden:
-            tag.decompose()
+    from bs4.element import Tag
+
+    stack: list[Tag] = [soup]
+    while stack:
+        for child in list(stack.pop().contents):
+            if isinstance(child, Tag) and _is_unseen(child):
+                child.decompose()
+            elif isinstance(child, Tag):
+                stack.append(child)
+
+
+def _is_unseen(tag: "Tag") -> bool:
+    if tag.name in ("header", "footer"):  # an article's own header holds its title
+        return tag.find_parent(["article", "main"]) is None
+    return (
+        tag.name in _DROPPED
+        or tag.has_attr("hidden")
+        or tag.get("aria-hidden") == "true"
+        or _HIDING_STYLE.search(str(tag.get("style", ""))) is not None
+    )
 
 
 class _HtmlWalk:
