@@ -490,7 +490,7 @@ def _page_text(pdf: Any, index: int) -> str:  # noqa: ANN401 - a pypdfium2.PdfDo
 def _join_lines(lines: list[str]) -> str:
     """Join wrapped lines to paragraphs, parted by blank lines.
 
-    A line that fills less than half of the usual width was not wrapped, so a paragraph (or a
+    A line that fills less than 60% of the usual width was not wrapped, so a paragraph (or a
     heading) ends with it; list items start their own.
     """
     lines = [line.strip() for line in lines]
@@ -498,7 +498,7 @@ def _join_lines(lines: list[str]) -> str:
     usual = widths[len(widths) * 9 // 10] if widths else 0
     paragraphs: list[list[str]] = [[]]
     for previous, line in zip(["", *lines], lines, strict=False):
-        short = _width(previous) < usual / 2 and not line[:1].islower()
+        short = _width(previous) < 0.6 * usual and not line[:1].islower()
         if not line or not previous or short or starts_block(line):
             paragraphs.append([])
         if line:
