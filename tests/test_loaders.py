@@ -223,10 +223,9 @@ def test_pdf_pages_and_line_wraps(tmp_path: Path) -> None:
 
 
 def test_wrapped_chinese_lines_join_without_a_space() -> None:
-    lines = ["检索增强生成先从文档里找到相关的段落，", "然后让模型只根据 RAG", "来回答问题。"]
-    assert (
-        loaders._join_lines(lines)
-        == "检索增强生成先从文档里找到相关的段落，然后让模型只根据 RAG 来回答问题。"
+    lines = ["检索增强生成先从文档里找到", "相关的段落，然后让模型 RAG", "根据这些来回答问题。"]
+    assert loaders._join_lines(lines) == (
+        "检索增强生成先从文档里找到相关的段落，然后让模型 RAG 根据这些来回答问题。"
     )
 
 
