@@ -1,0 +1,194 @@
+"""Searches: a question becomes ranked `Passage`s.
+
+Every search has one signature, `(query, *, top_k) -> list[Hit]`, so hybrid search is two calls and
+one pure function. Knows nothing of prompts, generation or how the store keeps things.
+
+    searcher = CollectionSearcher(collection, SearchOptions(mode="hybrid"))
+    passages = searcher.search("长江大桥在哪里？", top_k=5)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Protocol, runtime_checkable
+
+from ingest.documents import Chunk, chunk_id, content_id
+from retrieval.encoders import Encoder, Vectors
+from retrieval.passages import Passage
+from retrieval.store import Collection
+from retrieval.terms import query_expression
+
+Mode = Literal["hybrid", "dense", "lexical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk by its row number; scores are comparable within one ranking only."""
+
+    rowid: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How a collection is searched."""
+
+    mode: Mode = "hybrid"
+    top_k: int = 5  # passages
+    candidates: int = 50  # hits of each search that enter the fusion
+
+
+class Search(Protocol):
+    """The one signature of every search."""
+
+    def __call__(self, query: str, *, top_k: int) -> list[Hit]:
+        """Return at most `top_k` hits, best first, ties by row number."""
+        ...
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """Finds passages for a question."""
+
+    def search(self, query: str, *, top_k: int) -> list[Passage]:
+        """Return at most `top_k` passages, best first."""
+        ...
+
+
+class LexicalSearch:
+    """BM25 over the terms of a collection: chunks that share a term with the query."""
+
+    def __init__(self, collection: Collection) -> None:
+        """Search this collection."""
+        self._collection = collection
+
+    def __call__(self, query: str, *, top_k: int) -> list[Hit]:
+        """Return at most `top_k` hits by BM25, best first, ties by row number."""
+        expression = query_expression(query)
+        if not expression or top_k <= 0:
+            return []
+        return [Hit(*found) for found in self._collection.match_terms(expression, top_k=top_k)]
+
+
+class DenseSearch:
+    """Cosine between the query and every chunk of a collection."""
+
+    def __init__(
+        self, collection: Collection, embed: Callable[[str], Vectors] | None = None
+    ) -> None:
+        """Search this collection; `embed` (query -> vector) may share a cache."""
+        from retrieval.index import DenseIndex  # FAISS: half a second
+
+        self._index = DenseIndex(collection)
+        self._embed = embed or _cached_embedding(collection.encoder)
+
+    def __call__(self, query: str, *, top_k: int) -> list[Hit]:
+        """Return at most `top_k` hits by cosine, best first, ties by row number."""
+        if not query.strip() or top_k <= 0:
+            return []
+        return [Hit(*found) for found in self._index.search(self._embed(query), top_k=top_k)]
+
+
+def fuse(rankings: Sequence[Sequence[Hit]], *, constant: int = 60) -> list[Hit]:
+    """Merge rankings by reciprocal rank fusion, ties by row number.
+
+    A chunk scores the sum of 1 / (constant + rank) over the rankings that hold it, ranks from 1
+    (Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual
+    Rank Learning Methods", SIGIR 2009).
+
+    Args:
+        rankings: Each best first; their scores are not looked at.
+        constant: In ranks: the larger, the less the first ranks stand out.
+    """
+    shares: dict[int, list[float]] = {}
+    for ranking in rankings:
+        for rank, hit in enumerate(ranking, start=1):
+            shares.setdefault(hit.rowid, []).append(1 / (constant + rank))
+    hits = [Hit(rowid, math.fsum(parts)) for rowid, parts in shares.items()]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.rowid))
+
+
+class CollectionSearcher:
+    """The `Searcher` over one collection."""
+
+    def __init__(self, collection: Collection, options: SearchOptions | None = None) -> None:
+        """Search this collection; loads its index unless the mode is lexical."""
+        self._collection = collection
+        self._options = options or SearchOptions()
+        self._embed = _cached_embedding(collection.encoder)
+        self._searches: dict[str, Search] = {}
+        if self._options.mode != "lexical":
+            self._searches["dense"] = DenseSearch(collection, self._embed)
+        if self._options.mode != "dense":
+            self._searches["lexical"] = LexicalSearch(collection)
+
+    def search(self, query: str, *, top_k: int | None = None) -> list[Passage]:
+        """Return at most `top_k` passages, best first (None: as the options say).
+
+        `score` is that of the mode: reciprocal rank fusion, cosine or BM25. `relevance` is the
+        cosine in every mode.
+        """
+        top_k = self._options.top_k if top_k is None else top_k
+        if not query.strip() or top_k <= 0:
+            return []
+        vector = self._embed(query)  # a model runs here, so before others have to wait for us
+        candidates = max(self._options.candidates, top_k)
+        with self._collection.reading():
+            rankings = {
+                name: search(query, top_k=candidates) for name, search in self._searches.items()
+            }
+            first, *others = rankings.values()
+            hits = fuse([first, *others]) if others else first
+            return self._passages(hits[:top_k], rankings, vector)
+
+    def _passages(
+        self, hits: Sequence[Hit], rankings: dict[str, list[Hit]], vector: Vectors
+    ) -> list[Passage]:
+        rowids = [hit.rowid for hit in hits]
+        chunks = self._collection.chunks_by_rowid(rowids)
+        cosines = self._collection.vectors(rowids) @ vector  # (hits,)
+        members = {name: {hit.rowid for hit in ranking} for name, ranking in rankings.items()}
+        return [
+            Passage(
+                number=number,
+                chunk=chunks[hit.rowid].chunk,
+                title=chunks[hit.rowid].title,
+                uri=chunks[hit.rowid].uri,
+                score=hit.score,
+                found_by=tuple(name for name in members if hit.rowid in members[name]),
+                relevance=float(cosine),
+            )
+            for number, (hit, cosine) in enumerate(zip(hits, cosines, strict=True), start=1)
+        ]
+
+
+def given_passages(texts: Sequence[str], question: str, encoder: Encoder) -> list[Passage]:
+    """Return supplied texts as passages, numbered from 1 in the given order.
+
+    Each is a document of its own, covered by one chunk; `score` is `relevance`, its cosine with
+    the question.
+    """
+    if not texts:
+        return []
+    cosines = encoder.encode_passages(list(texts)) @ encoder.encode_queries([question])[0]
+    return [
+        Passage(number, _whole(text), "", "", float(cosine), ("given",), float(cosine))
+        for number, (text, cosine) in enumerate(zip(texts, cosines, strict=True), start=1)
+    ]
+
+
+def _cached_embedding(encoder: Encoder) -> Callable[[str], Vectors]:
+    """Return query -> vector, so that one search, or one asked again, embeds its query once."""
+
+    @lru_cache(maxsize=32)
+    def embed(query: str) -> Vectors:
+        vector: Vectors = encoder.encode_queries([query])[0]  # (dimension,)
+        return vector
+
+    return embed
+
+
+def _whole(text: str) -> Chunk:
+    document_id = content_id(text)
+    return Chunk(chunk_id(document_id, 0, len(text)), document_id, 0, len(text), text)

@@ -1,0 +1,667 @@
+"""The truth of a collection: one SQLite database with documents, chunks, terms and vectors.
+
+    home/collections/<name>/truth.sqlite3   the truth (WAL: readers never wait for the writer)
+                            write.lock      held by the one process that may write
+                            index.faiss     a snapshot of the vectors, see retrieval/index.py
+
+A document goes in or out in one transaction, so a killed process loses nothing that was committed
+and leaves nothing half done. Equal texts are one document with several sources. Row numbers of
+chunks are never used twice, and every commit gives the truth a fresh `generation`: two states with
+the same generation are the same state. Knows nothing of FAISS, ranking, prompts or models.
+
+    with open_collection(home, "notes", encoder, create=True) as notes, notes.writing():
+        notes.add(uri, file_hash, document, chunks)
+"""
+
+import json
+import os
+import sqlite3
+import threading
+import unicodedata
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.documents import Chunk, Document, Section, chunk_id
+from ingest.errors import (
+    DamagedStore,
+    EncoderMismatch,
+    SourceError,
+    StoreBusy,
+    StoreError,
+    UnknownCollection,
+    UsageError,
+)
+from retrieval.encoders import Encoder, EncoderIdentity, Vectors
+from retrieval.terms import index_terms
+
+SCHEMA_VERSION = "1"
+TRUTH = "truth.sqlite3"
+LOCK_SECONDS = 2.0  # patience with another writer before StoreBusy
+
+_Row = tuple[Any, ...]  # of SQLite values
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE documents (
+    id TEXT PRIMARY KEY,
+    title TEXT NOT NULL,
+    language TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    sections TEXT NOT NULL,
+    text TEXT NOT NULL
+) STRICT;
+CREATE TABLE sources (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    uri TEXT NOT NULL UNIQUE,
+    file_hash TEXT NOT NULL,
+    document_id TEXT NOT NULL REFERENCES documents (id) DEFERRABLE INITIALLY DEFERRED
+) STRICT;
+CREATE INDEX sources_of_document ON sources (document_id);
+CREATE TABLE chunks (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    heading TEXT NOT NULL,
+    page INTEGER,
+    text TEXT NOT NULL
+) STRICT;
+CREATE INDEX chunks_of_document ON chunks (document_id);
+CREATE TABLE vectors (
+    number INTEGER PRIMARY KEY REFERENCES chunks (number) ON DELETE CASCADE,
+    vector BLOB NOT NULL
+) STRICT;
+CREATE VIRTUAL TABLE terms USING fts5 (words, tokenize = 'porter unicode61 remove_diacritics 2');
+CREATE TRIGGER terms_leave_with_chunks AFTER DELETE ON chunks BEGIN
+    DELETE FROM terms WHERE rowid = old.number;
+END;
+"""
+
+_FIRST_URI = """(SELECT uri FROM sources WHERE document_id = documents.id
+                 ORDER BY sources.number LIMIT 1)"""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as a listing shows it; `problem` is "" unless it cannot be read."""
+
+    name: str
+    documents: int
+    chunks: int
+    encoder: str
+    bytes: int  # on disk, index included
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInfo:
+    """A stored document without its text; `uris` are its sources, oldest first."""
+
+    id: str
+    title: str
+    uris: tuple[str, ...]
+    language: str
+    media_type: str
+    characters: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk with what a passage needs to know of its document."""
+
+    rowid: int
+    chunk: Chunk
+    title: str
+    uri: str
+
+
+def indexed_text(title: str, heading: str, text: str) -> str:
+    """Return what is embedded and indexed for a chunk: its text under its title and headings."""
+    return "\n".join(part for part in (title, heading, text) if part)
+
+
+def open_collection(
+    home: Path, name: str, encoder: Encoder, *, create: bool = False
+) -> "Collection":
+    """Open a collection, or with `create` make it if there is none of that name.
+
+    Raises:
+        UsageError: The name cannot be the name of a collection.
+        UnknownCollection: There is none, and `create` is false.
+        EncoderMismatch: Its vectors were made by another encoder.
+        DamagedStore: SQLite cannot read it.
+        StoreError: It cannot be opened or created.
+    """
+    name = _checked_name(name)
+    directory = home / "collections" / name
+    if not (directory / TRUTH).exists():
+        if not create:
+            raise UnknownCollection(_unknown(home, name))
+        _create(directory, encoder.identity)
+    return Collection(directory, encoder)
+
+
+def list_collections(home: Path) -> list[CollectionInfo]:
+    """Return all collections sorted by name; needs no encoder."""
+    return [_describe(home / "collections" / name) for name in _names(home)]
+
+
+class Collection:
+    """One open collection; all methods may be called from any thread.
+
+    One connection serves all threads, one at a time: a read takes milliseconds, and no model runs
+    while it is held. `add` and `remove` take the write lock themselves; hold `writing()` around a
+    series of them. It is a `Sink` of `ingest.pipeline`.
+    """
+
+    def __init__(self, directory: Path, encoder: Encoder) -> None:
+        """Open the truth in `directory`; see `open_collection` for the errors."""
+        self.directory = directory
+        self.name = directory.name
+        self.encoder = encoder
+        self._path = directory / TRUTH
+        self._lock = threading.RLock()
+        self._file_lock = filelock.FileLock(directory / "write.lock")
+        with _sqlite_errors(self._path):
+            self._connection = _connect(self._path)
+        try:
+            _check_identity(self.name, self._identity(), encoder.identity)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    # Sessions
+
+    def close(self) -> None:
+        """Close the connection; closing twice is harmless."""
+        with self._lock, _sqlite_errors(self._path):
+            self._connection.close()
+
+    def __enter__(self) -> "Collection":
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    @contextmanager
+    def writing(self, patience: float = LOCK_SECONDS) -> Iterator[None]:
+        """Hold the write lock; it may be entered again by the thread that holds it.
+
+        Args:
+            patience: Seconds to wait for another writer.
+
+        Raises:
+            StoreBusy: Another writer did not finish in that time.
+        """
+        try:
+            self._file_lock.acquire(timeout=patience)
+        except filelock.Timeout as error:
+            raise StoreBusy(
+                f"another ingest is writing collection {self.name}; wait for it to finish"
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"collection {self.name} cannot be locked for writing ({error}); "
+                f"make {self.directory} writable"
+            ) from error
+        try:
+            yield
+        finally:
+            self._file_lock.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Keep one state of the truth in view, however much is written meanwhile.
+
+        Other threads that use this object wait until the block ends; nested blocks share a state.
+        """
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, _sqlite_errors(self._path):
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            self._connection.execute(begin)
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled back already
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        with self.writing(), self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+            connection.execute(
+                "UPDATE meta SET value = ? WHERE key = 'generation'", (uuid.uuid4().hex,)
+            )
+
+    # Writing (the `Sink` of an ingest)
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of the encoder's tokens in the text."""
+        return self.encoder.count_tokens(text)
+
+    def file_hash(self, uri: str) -> str | None:
+        """Return the hash under which the source was last added, None if it never was."""
+        row = self._row("SELECT file_hash FROM sources WHERE uri = ?", uri)
+        return None if row is None else str(row[0])
+
+    def add(
+        self, uri: str, file_hash: str, document: Document, chunks: Sequence[Chunk]
+    ) -> Literal["added", "updated", "duplicate"]:
+        """Store the document as the content of `uri`, instead of what `uri` held before.
+
+        The former document goes in the same transaction unless another source still holds it.
+        A text that another source holds already is not stored again (nor its title or metadata),
+        unless this source held it too and now cuts it into other chunks.
+
+        Returns:
+            "duplicate" if the text stays as another source left it, else "updated" if the source
+            was known, else "added".
+
+        Raises:
+            StoreBusy: Another process is writing the collection.
+            SourceError: The text is not valid Unicode.
+            StoreError: The disk is full or cannot be written; the former document stays.
+        """
+        with self.writing():
+            held = self._row("SELECT document_id FROM sources WHERE uri = ?", uri)
+            shared = self._row(
+                "SELECT 1 FROM sources WHERE document_id = ? AND uri <> ?", document.id, uri
+            )
+            recut = held == (document.id,) and self._chunks_of(document.id) != list(chunks)
+            duplicate = shared is not None and not recut
+            vectors = None if duplicate else self._embed(document, chunks)
+            try:
+                with self._changing() as connection:
+                    _remove_source(connection, uri)
+                    if vectors is not None:
+                        connection.execute("DELETE FROM documents WHERE id = ?", (document.id,))
+                        _insert_document(connection, document, chunks, vectors)
+                    connection.execute(
+                        "INSERT INTO sources (uri, file_hash, document_id) VALUES (?, ?, ?)",
+                        (uri, file_hash, document.id),
+                    )
+            except UnicodeEncodeError as error:
+                raise SourceError(f"{uri!r} is not valid Unicode; save it as UTF-8") from error
+        return "duplicate" if duplicate else "updated" if held else "added"
+
+    def remove(self, uri: str) -> bool:
+        """Forget a source, and its document if no other source holds it; False if unknown."""
+        with self.writing():
+            if self.file_hash(uri) is None:
+                return False
+            with self._changing() as connection:
+                _remove_source(connection, uri)
+            return True
+
+    def _embed(self, document: Document, chunks: Sequence[Chunk]) -> Vectors:
+        dimension = self.encoder.identity.dimension
+        if not chunks:
+            return np.empty((0, dimension), dtype=np.float32)
+        texts = [indexed_text(document.title, chunk.heading, chunk.text) for chunk in chunks]
+        return self.encoder.encode_passages(texts)  # (chunks, dimension)
+
+    # Reading
+
+    @property
+    def generation(self) -> str:
+        """The name of the present state of the truth; every commit draws a new one."""
+        return self._meta("generation")
+
+    def count_documents(self) -> int:
+        """Return the number of documents."""
+        return int(self._one("SELECT count(*) FROM documents")[0])
+
+    def count_chunks(self) -> int:
+        """Return the number of chunks."""
+        return int(self._one("SELECT count(*) FROM chunks")[0])
+
+    def document(self, document_id: str) -> Document | None:
+        """Return a document with its text, under its oldest source, or None."""
+        row = self._row(
+            f"SELECT id, {_FIRST_URI}, title, text, language, media_type, metadata, sections "
+            "FROM documents WHERE id = ?",
+            document_id,
+        )
+        if row is None:
+            return None
+        found_id, uri, title, text, language, media_type, metadata, sections = row
+        return Document(
+            found_id,
+            uri,
+            title,
+            text,
+            language,
+            media_type,
+            metadata=json.loads(metadata),
+            sections=tuple(Section(**section) for section in json.loads(sections)),
+        )
+
+    def document_of(self, uri: str) -> Document | None:
+        """Return the document that a source holds, or None if the source is unknown."""
+        row = self._row("SELECT document_id FROM sources WHERE uri = ?", uri)
+        return None if row is None else self.document(row[0])
+
+    def documents(self) -> list[DocumentInfo]:
+        """Return all documents without their texts, in the order of their oldest sources."""
+        with self.reading() as connection:
+            uris: dict[str, list[str]] = {}
+            for document_id, uri in connection.execute(
+                "SELECT document_id, uri FROM sources ORDER BY number"
+            ):
+                uris.setdefault(document_id, []).append(uri)
+            rows = connection.execute(
+                "SELECT id, title, language, media_type, length(text), "
+                "(SELECT count(*) FROM chunks WHERE document_id = documents.id) FROM documents"
+            )
+            infos = {
+                row[0]: DocumentInfo(row[0], row[1], tuple(uris.get(row[0], ())), *row[2:])
+                for row in rows
+            }
+        return [infos[document_id] for document_id in uris]
+
+    def chunks_by_rowid(self, rowids: Iterable[int]) -> dict[int, StoredChunk]:
+        """Return the chunks of those row numbers that (still) exist."""
+        rows = self._select_by_number(
+            f"""SELECT chunks.number, document_id, start, "end", chunks.text, heading, page,
+                       title, {_FIRST_URI}
+                FROM chunks JOIN documents ON documents.id = document_id
+                WHERE chunks.number""",
+            rowids,
+        )
+        return {
+            number: StoredChunk(
+                number,
+                Chunk(
+                    chunk_id(document_id, start, end), document_id, start, end, text, heading, page
+                ),
+                title,
+                uri,
+            )
+            for number, document_id, start, end, text, heading, page, title, uri in rows
+        }
+
+    def _chunks_of(self, document_id: str) -> list[Chunk]:
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT number FROM chunks WHERE document_id = ? ORDER BY number", (document_id,)
+            ).fetchall()
+            stored = self.chunks_by_rowid(number for (number,) in rows)
+        return [stored[number].chunk for (number,) in rows]
+
+    def rowids(self) -> NDArray[np.int64]:
+        """Return the row numbers of all chunks, ascending."""
+        with self.reading() as connection:
+            rows = connection.execute("SELECT number FROM vectors ORDER BY number").fetchall()
+        return np.array(rows, dtype=np.int64).reshape(-1)
+
+    def vectors(self, rowids: Sequence[int]) -> Vectors:
+        """Return the vectors of existing chunks, shape (len(rowids), dimension)."""
+        dimension = self.encoder.identity.dimension
+        rows = self._select_by_number("SELECT number, vector FROM vectors WHERE number", rowids)
+        blobs: dict[int, bytes] = dict(rows)
+        if any(len(blob) != 4 * dimension for blob in blobs.values()):
+            raise DamagedStore(_damaged(self._path, "a vector has the wrong length"))
+        joined = b"".join(blobs[rowid] for rowid in rowids)
+        return np.frombuffer(joined, dtype="<f4").reshape(len(rowids), dimension)
+
+    def match_terms(self, expression: str, *, top_k: int) -> list[tuple[int, float]]:
+        """Return (row number, BM25 score) of the chunks that match an FTS5 expression, best first.
+
+        SQLite's bm25() is negative, better being lower; its sign is turned here.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT rowid, -bm25(terms) AS score FROM terms WHERE terms MATCH ? "
+                "ORDER BY score DESC, rowid LIMIT ?",
+                (expression, top_k),
+            )
+            return [(int(rowid), float(score)) for rowid, score in rows]
+
+    def _select_by_number(self, select: str, rowids: Iterable[int]) -> list[_Row]:
+        with self.reading() as connection:
+            numbers = json.dumps([int(rowid) for rowid in rowids])
+            query = f"{select} IN (SELECT value FROM json_each(?))"
+            return connection.execute(query, (numbers,)).fetchall()
+
+    def _row(self, query: str, *parameters: object) -> _Row | None:
+        with self._lock, _sqlite_errors(self._path):
+            row: _Row | None = self._connection.execute(query, parameters).fetchone()
+            return row
+
+    def _one(self, query: str, *parameters: object) -> _Row:
+        row = self._row(query, *parameters)
+        if row is None:
+            raise DamagedStore(_damaged(self._path, "a row is missing"))
+        return row
+
+    def _meta(self, key: str) -> str:
+        return str(self._one("SELECT value FROM meta WHERE key = ?", key)[0])
+
+    def _identity(self) -> EncoderIdentity:
+        if self._meta("schema") != SCHEMA_VERSION:
+            raise StoreError(
+                f"collection {self.name} was written by another version of Tether; "
+                "ingest its documents into a new collection"
+            )
+        return EncoderIdentity(
+            self._meta("encoder"), self._meta("weights_hash"), int(self._meta("dimension"))
+        )
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves either the old one or the new one, whole.
+
+    Callers hold a lock, for two writers would share the temporary file.
+
+    Raises:
+        OSError: It cannot be written; the old file stays.
+    """
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if os.name == "posix":  # a rename is durable once its directory is
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _insert_document(
+    connection: sqlite3.Connection, document: Document, chunks: Sequence[Chunk], vectors: Vectors
+) -> None:
+    connection.execute(
+        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            document.id,
+            document.title,
+            document.language,
+            document.media_type,
+            json.dumps(dict(document.metadata), ensure_ascii=False),
+            json.dumps([asdict(section) for section in document.sections], ensure_ascii=False),
+            document.text,
+        ),
+    )
+    for chunk, vector in zip(chunks, vectors, strict=True):
+        number = connection.execute(
+            'INSERT INTO chunks (document_id, start, "end", heading, page, text) '
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (document.id, chunk.start, chunk.end, chunk.heading, chunk.page, chunk.text),
+        ).lastrowid
+        connection.execute(
+            "INSERT INTO vectors VALUES (?, ?)", (number, vector.astype("<f4").tobytes())
+        )
+        terms = index_terms(indexed_text(document.title, chunk.heading, chunk.text))
+        connection.execute("INSERT INTO terms (rowid, words) VALUES (?, ?)", (number, terms))
+
+
+def _remove_source(connection: sqlite3.Connection, uri: str) -> None:
+    row = connection.execute(
+        "DELETE FROM sources WHERE uri = ? RETURNING document_id", (uri,)
+    ).fetchone()
+    if row is not None:  # chunks, vectors and terms leave with the document
+        connection.execute(
+            "DELETE FROM documents WHERE id = ? "
+            "AND NOT EXISTS (SELECT 1 FROM sources WHERE document_id = documents.id)",
+            row,
+        )
+
+
+def _create(directory: Path, identity: EncoderIdentity) -> None:
+    """Put an empty truth in place in one step, so that a truth without tables is always damage."""
+    meta: Mapping[str, str] = {
+        "schema": SCHEMA_VERSION,
+        "generation": uuid.uuid4().hex,
+        "encoder": identity.name,
+        "weights_hash": identity.weights_hash,
+        "dimension": str(identity.dimension),
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(directory / "write.lock", timeout=LOCK_SECONDS):
+            if (directory / TRUTH).exists():
+                return
+            with closing(sqlite3.connect(":memory:")) as connection:
+                connection.executescript(_SCHEMA)
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                connection.commit()
+                replace_file(directory / TRUTH, connection.serialize())
+    except OSError as error:
+        raise StoreError(
+            f"collection {directory.name} cannot be created ({error}); "
+            f"make {directory} writable with room on its disk"
+        ) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Connect to an existing database, never creating one."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,  # transactions are begun and ended above, by name
+        check_same_thread=False,  # `Collection` lets one thread in at a time
+        timeout=10.0,
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises into errors that name the remedy."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        primary = None if code is None else code & 0xFF
+        if primary == sqlite3.SQLITE_FULL:
+            raise StoreError(
+                f"the disk is full, nothing of this document was stored in {path}; "
+                "free some space and ingest again"
+            ) from error
+        if primary == sqlite3.SQLITE_BUSY:
+            raise StoreBusy(f"{path} is locked by another program; close it, try again") from error
+        if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise StoreError(
+                f"{path} cannot be read or written ({error}); check its permissions and its disk"
+            ) from error
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            raise  # our own mistake, not the file's
+        raise DamagedStore(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, reason: object) -> str:
+    return f"{path} is damaged ({reason}); move it away and ingest the documents again"
+
+
+def _unknown(home: Path, name: str) -> str:
+    known = ", ".join(_names(home)) or "none"
+    return (
+        f"there is no collection {name} (known: {known}); "
+        f"make it with: tether ingest PATH --collection {name}"
+    )
+
+
+def _checked_name(name: str) -> str:
+    """Return the name in NFC, the form in which every file system finds it again."""
+    name = unicodedata.normalize("NFC", name)
+    allowed = all(unicodedata.category(c)[0] in "LNM" or c in "_-. " for c in name)
+    if (
+        not allowed
+        or not 1 <= len(name) <= 100
+        or len(name.encode()) > 255  # what file systems hold
+        or name != name.strip()
+        or name[0] == "."
+        or name[-1] == "."
+    ):
+        raise UsageError(
+            f"{name!r} cannot name a collection; use up to 100 letters, digits, spaces, or _-. "
+            "that neither start nor end with a dot or a space"
+        )
+    return name
+
+
+def _check_identity(name: str, stored: EncoderIdentity, given: EncoderIdentity) -> None:
+    if stored == given:
+        return
+    what = f"encoder {stored.name}"
+    if stored.name == given.name:
+        what = f"other weights of {what} ({stored.weights_hash[:12]})"
+    raise EncoderMismatch(
+        f"collection {name} was built with {what}, not with {given.name} "
+        f"({given.weights_hash[:12]}); use {stored.name} again, "
+        "or ingest into a new collection: tether ingest PATH --collection NAME"
+    )
+
+
+def _names(home: Path) -> list[str]:
+    return sorted(path.parent.name for path in (home / "collections").glob(f"*/{TRUTH}"))
+
+
+def _describe(directory: Path) -> CollectionInfo:
+    size = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
+    path = directory / TRUTH
+    try:
+        with _sqlite_errors(path), closing(_connect(path)) as connection:
+            documents, chunks, encoder = connection.execute(
+                "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks), "
+                "(SELECT value FROM meta WHERE key = 'encoder')"
+            ).fetchone()
+    except StoreError as error:
+        return CollectionInfo(directory.name, 0, 0, "", size, problem=str(error))
+    return CollectionInfo(directory.name, documents, chunks, encoder, size)
