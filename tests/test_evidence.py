@@ -1,0 +1,252 @@
+"""What an answer looks like, without a browser: spans, escaping, marks, languages."""
+
+import html
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.evidence import (
+    Language,
+    answer_html,
+    cited_spans,
+    draft_html,
+    escape,
+    evidence_html,
+    language_of,
+    notice_html,
+)
+from ingest.documents import Chunk
+from model.answers import Answer, Citation, Claim, Status
+from retrieval.passages import Passage
+
+TEXT = "塔高三十二米。Built in 1887, it still stands."
+HOSTILE = "<img src=x onerror=alert(1)>\"'`</details><script>1</script>${x}{{y}}*b* $$z$$ [1](u)"
+
+
+class Reading(HTMLParser):
+    """Collects tags, attributes and the text inside one kind of element."""
+
+    def __init__(self, markup: str) -> None:
+        """Read `markup`."""
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+        self.feed(markup)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag."""
+        self.tags.append(tag)
+        self.attributes.extend(attrs)
+
+    def handle_data(self, data: str) -> None:
+        """Note text."""
+        self.texts.append(data)
+
+    def all(self, name: str) -> list[str | None]:
+        """Return the values of an attribute."""
+        return [value for key, value in self.attributes if key == name]
+
+    @property
+    def text(self) -> str:
+        """Return all text."""
+        return "".join(self.texts)
+
+
+def passage(
+    text: str = TEXT,
+    number: int = 1,
+    *,
+    title: str = "Guide",
+    heading: str = "A > B",
+    page: int | None = 3,
+    found_by: tuple[str, ...] = ("dense",),
+) -> Passage:
+    chunk = Chunk("c", "d", 50, 50 + len(text), text, heading, page)
+    return Passage(number, chunk, title, "a.md", 0.25, found_by)
+
+
+def cite(source: Passage, start: int, end: int) -> Citation:
+    """Cite `start:end` of a passage's text."""
+    offset = source.chunk.start
+    quote = source.chunk.text[start:end]
+    return Citation(source.number, "d", offset + start, offset + end, quote)
+
+
+def answer(
+    *claims: Claim,
+    text: str | None = None,
+    passages: tuple[Passage, ...] | None = None,
+    status: Status = "supported",
+) -> Answer:
+    said = " ".join(claim.text for claim in claims) if text is None else text
+    return Answer("?", said, claims, passages or (passage(), passage(number=2)), status)
+
+
+def marks(markup: str) -> list[str]:
+    return [html.unescape(mark) for mark in re.findall(r"<mark>(.*?)</mark>", markup, re.DOTALL)]
+
+
+def links(markup: str) -> list[str | None]:
+    return Reading(markup).all("href")
+
+
+@given(st.text())
+def test_escape_shows_exactly_the_text_and_nothing_else(text: str) -> None:
+    escaped = escape(text)
+    assert html.unescape(escaped) == re.sub("[\0\ud800-\udfff]", "\ufffd", text)
+    assert not re.search(r"[<>\"'`*_$\[\]{}]", escaped)
+
+
+def test_lone_surrogates_and_nul_become_the_replacement_character() -> None:
+    assert escape("a\ud800b\0") == "a\ufffdb\ufffd"
+
+
+@given(st.lists(st.tuples(st.integers(-5, 60), st.integers(-5, 60)), max_size=6))
+def test_cited_spans_are_the_union_of_the_citations(spans: list[tuple[int, int]]) -> None:
+    source = passage()
+    citations = [Citation(1, "d", 50 + start, 50 + end, "") for start, end in spans]
+    merged = cited_spans(source.chunk, citations)
+    inside = range(len(TEXT))
+    wanted = {at for start, end in spans for at in range(start, end) if at in inside}
+    assert {at for start, end in merged for at in range(start, end)} == wanted
+    assert all(left[1] < right[0] for left, right in pairwise(merged))
+
+
+def test_marks_are_the_cited_characters_of_all_claims() -> None:
+    source = passage()
+    claims = (
+        Claim("a", (cite(source, 0, 4), cite(source, 2, 6))),  # overlap
+        Claim("b", (cite(source, 6, 7), cite(source, 16, 20))),  # adjacent; elsewhere
+    )
+    markup = evidence_html(answer(*claims), "en")
+    assert marks(markup) == [TEXT[0:7], TEXT[16:20]]
+    assert TEXT in Reading(markup).text
+
+
+def test_a_citation_marks_only_its_own_passage_and_folds_the_others() -> None:
+    markup = evidence_html(answer(Claim("a", (cite(passage(number=2), 0, 6),))), "en")
+    first, second = markup.split("</details>")[:2]
+    assert marks(first) == [] and marks(second) == [TEXT[:6]]
+    assert " open>" not in first and " open>" in second
+
+
+def test_passages_alone_are_open_and_unmarked() -> None:
+    markup = evidence_html((passage(), passage(number=2)), "en")
+    assert "<mark>" not in markup
+    assert markup.count(" open>") == 2
+
+
+@pytest.mark.parametrize(
+    ("language", "found"),
+    [
+        ("en", "p. 3 · score 0.250 · by meaning · by words"),
+        ("zh", "第 3 页 · 得分 0.250 · 语义检索 · 词语检索"),
+    ],
+)
+def test_card_names_its_origin(language: Language, found: str) -> None:
+    source = passage(found_by=("dense", "lexical"), heading="Coast > Lamp")
+    reading = Reading(evidence_html((source,), language))
+    assert reading.texts == ["1", "Guide", "Coast › Lamp", found, TEXT]
+    assert "passage-1-1" in reading.all("id")
+
+
+def test_no_page_no_heading_no_passage() -> None:
+    assert "p. " not in evidence_html((passage(page=None, heading=""),), "en")
+    assert "没有找到" in evidence_html((), "zh")
+
+
+def test_marks_link_to_the_cards_of_their_answer() -> None:
+    claim = Claim("It is tall.", (cite(passage(), 0, 4), cite(passage(number=2), 0, 4)), 0.934)
+    markup = answer_html(answer(claim), "en", key="7")
+    assert links(markup) == ["#passage-1-7", "#passage-2-7"]
+    assert Reading(markup).text == "SupportedIt is tall.[1][2]"
+    assert set(Reading(markup).all("title")) == {"Support 93%"}
+    cards = Reading(evidence_html(answer(claim), "en", key="7")).all("id")
+    assert {f"#{card}" for card in cards} == set(links(markup))
+
+
+def test_marks_in_the_text_become_links_once() -> None:
+    first = Claim("It is tall.", (cite(passage(), 0, 4),))
+    second = Claim("It is old.", (cite(passage(number=2), 0, 4),))
+    markup = answer_html(answer(first, second, text="It is tall. [1] It is old.[2]"), "en")
+    assert Reading(markup).text == "SupportedIt is tall. [1] It is old.[2]"
+    assert links(markup) == ["#passage-1-1", "#passage-2-1"]
+
+
+def test_an_unverified_mark_is_no_link() -> None:
+    claim = Claim("It is tall.", (cite(passage(), 0, 4),))
+    markup = answer_html(answer(claim, text="It is tall.[2] [9]"), "en")
+    assert links(markup) == ["#passage-1-1"]
+    assert Reading(markup).text == "SupportedIt is tall.[2] [9][1]"
+
+
+def test_a_claim_that_is_not_in_the_text_keeps_its_citation() -> None:
+    claim = Claim("Rephrased.", (cite(passage(), 0, 4),))
+    markup = answer_html(answer(claim, text="It is tall."), "en")
+    assert Reading(markup).text == "SupportedIt is tall.[1]"
+
+
+@pytest.mark.parametrize(
+    ("language", "caption"), [("en", "Quoted word for word"), ("zh", "原文引用")]
+)
+def test_quotation_is_marked(language: Language, caption: str) -> None:
+    quoted = Claim(TEXT, (cite(passage(), 0, len(TEXT)),), 1.0, is_quotation=True)
+    markup = answer_html(answer(quoted), language)
+    assert "blockquote" in Reading(markup).tags and caption in markup
+    assert caption not in answer_html(answer(Claim(TEXT, quoted.citations)), language)
+
+
+@pytest.mark.parametrize(
+    ("status", "english", "chinese"),
+    [
+        ("supported", "Supported", "有据"),
+        ("partial", "Partly supported", "部分有据"),
+        ("abstained", "Not in the documents", "文档未载"),
+    ],
+)
+def test_status_badge(status: Status, english: str, chinese: str) -> None:
+    given_answer = answer(text="x", status=status)
+    badges: dict[Language, str] = {"en": english, "zh": chinese}
+    for language, badge in badges.items():
+        reading = Reading(answer_html(given_answer, language))
+        assert reading.texts == [badge, "x"]
+        assert f"tether-answer is-{status}" in reading.all("class")
+
+
+def test_draft_is_marked_as_one() -> None:
+    assert Reading(draft_html("a\nb", "en")).texts == ["Draft, being checked", "a", "b"]
+    assert Reading(draft_html("a", "zh")).texts == ["草稿，核对中", "a"]
+    assert Reading(draft_html("a", "en", stopped=True)).texts == ["Stopped, never checked", "a"]
+
+
+def test_hostile_text_forms_no_markup() -> None:
+    source = passage(HOSTILE, title=HOSTILE, heading=HOSTILE)
+    claim = Claim(HOSTILE, (cite(source, 0, len(HOSTILE)),))
+    hostile = answer(claim, passages=(source,))
+    evidence = Reading(evidence_html(hostile, "en", key='"><b>'))
+    said = Reading(answer_html(hostile, "en", key='"><b>'))
+    assert set(evidence.tags) == {"details", "summary", "span", "div", "mark"}
+    assert set(said.tags) == {"div", "span", "sup", "a"}
+    assert {name for name, _ in (*evidence.attributes, *said.attributes)} == {
+        "class", "id", "open", "title", "href", "lang",
+    }  # fmt: skip
+    assert evidence.text.count(HOSTILE) == 3
+    for markup in (draft_html(HOSTILE, "zh"), notice_html(HOSTILE, "question")):
+        assert set(Reading(markup).tags) <= {"div", "span"}
+        assert HOSTILE in Reading(markup).text
+
+
+@given(st.text(alphabet="ab \r\n"))
+def test_chat_html_is_one_line(text: str) -> None:
+    markup = answer_html(answer(Claim(text), text=text), "en") + draft_html(text, "en")
+    assert not set(markup) & {"\n", "\r"}
+
+
+def test_language_of() -> None:
+    assert [language_of(text) for text in ("Why?", "为什么", "GPU 是什么?")] == ["en", "zh", "zh"]
