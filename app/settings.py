@@ -10,6 +10,7 @@ Holds plain values only, never a model or a store.
 
 import dataclasses
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ Device = Literal["auto", "cpu", "cuda"]
 class EncoderSettings:
     """Which encoder embeds documents and questions."""
 
-    model: str = "multilingual-e5-small"  # that name, a folder, or a hub id
+    model: str = "multilingual-e5-small"  # that name, a folder, a hub id, or "hashing" (no model)
     device: Device = "auto"
 
 
@@ -39,11 +40,13 @@ class GeneratorSettings:
     """Which language model writes the draft."""
 
     model: str = "gemma-3-270m"  # that name, a .gguf file, a folder, or a hub id
-    backend: Literal["auto", "llama.cpp", "transformers", "openai"] = "auto"
+    backend: Literal["auto", "llama.cpp", "transformers", "openai", "none"] = (
+        "auto"  # none: quote only
+    )
     style: PromptStyle = "auto"  # "chat" for instructed models, "completion" for base models
     device: Device = "auto"  # transformers backend
     url: str = ""  # OpenAI-compatible server, e.g. http://127.0.0.1:8080/v1
-    api_key: str = ""  # for that server
+    api_key: str = field(default="", repr=False)  # for that server; shown nowhere
     context_tokens: int = 4096  # llama.cpp: longest prompt and answer together
     threads: int = 0  # llama.cpp: CPU threads, 0 takes every core
     gpu_layers: int = 0  # llama.cpp: layers on a GPU
@@ -62,7 +65,7 @@ class Settings:
     """Everything a user can choose."""
 
     home: Path = Path("~/.tether")  # the one data root
-    collection: str = "default"
+    collection: str = "default"  # the collection to ingest into and to ask
     ingest: ChunkingOptions = field(default_factory=ChunkingOptions)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -70,6 +73,22 @@ class Settings:
     prompt: PromptOptions = field(default_factory=PromptOptions)
     decoding: Decoding = field(default_factory=Decoding)
     chat: ChatSettings = field(default_factory=ChatSettings)
+
+
+# Lowest and highest values that make sense; sizes of chunks are checked by `ChunkingOptions`.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "search.top_k": (1, 100),
+    "search.candidates": (1, 10_000),
+    "generator.context_tokens": (512, math.inf),
+    "generator.threads": (0, math.inf),
+    "prompt.examples": (0, math.inf),
+    "prompt.passage_tokens": (1, math.inf),
+    "decoding.temperature": (0.01, 10),
+    "decoding.top_p": (0.01, 1),
+    "decoding.beams": (1, 64),
+    "decoding.max_new_tokens": (1, math.inf),
+    "chat.port": (1, 65_535),
+}
 
 
 def load_settings(
@@ -85,15 +104,19 @@ def load_settings(
         file: The TOML file; None takes `TETHER_SETTINGS`, else `settings.toml` under the home.
 
     Raises:
-        SettingsError: A name is unknown, a value has the wrong type, or the file is no TOML.
+        SettingsError: A name is unknown, a value has the wrong type or lies out of range, or the
+            file is missing or no TOML.
     """
     environment = os.environ if environment is None else environment
     flags = flags or {}
     given = file or _path(environment.get("TETHER_SETTINGS"))
     if given is not None and not given.is_file():
-        raise SettingsError(f"no settings file at {given}; create it or unset TETHER_SETTINGS")
+        raise SettingsError(
+            f"no settings file at {given}; create it, or name another with --settings or"
+            " TETHER_SETTINGS"
+        )
     home = _path(flags.get("home") or environment.get("TETHER_HOME")) or Settings().home
-    values = _read_file(given or home.expanduser() / "settings.toml")
+    values = _read_file(given or _expanded(home) / "settings.toml")
     values |= _read_environment(environment)
     for name, value in flags.items():
         _require_known(name, "--set")
@@ -124,8 +147,28 @@ def environment_name(name: str) -> str:
     return "TETHER_" + name.replace(".", "_").upper()
 
 
+def range_text(name: str) -> str:
+    """Return a setting's range in words, "" if it has none."""
+    if name not in RANGES:
+        return ""
+    low, high = RANGES[name]
+    return f"{low} or more" if high == math.inf else f"{low} to {high}"
+
+
 def _path(text: str | None) -> Path | None:
-    return Path(text).expanduser() if text else None
+    return _expanded(Path(text)) if text else None
+
+
+def _expanded(path: Path) -> Path:
+    """Return the path with "~" replaced.
+
+    Raises:
+        SettingsError: It starts with the home of a user who is not known here.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"there is no home for {path}; write the path in full") from error
 
 
 def _get(settings: Settings, name: str) -> Any:  # noqa: ANN401 - a setting of any type
@@ -137,10 +180,10 @@ def _get(settings: Settings, name: str) -> Any:  # noqa: ANN401 - a setting of a
 
 def _read_file(path: Path) -> dict[str, Any]:
     """Return the file's settings by dotted name; none if there is no file."""
-    if not path.is_file():
-        return {}
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        if not path.is_file():
+            return {}
+        table = tomllib.loads(path.read_text("utf-8-sig"))  # Windows editors write the mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"cannot read {path}: {error}; mend or remove the file") from error
     values: dict[str, Any] = {}
@@ -183,7 +226,7 @@ def _build(values: Mapping[str, Any]) -> Settings:
     for attribute in dataclasses.fields(Settings):
         default = getattr(Settings(), attribute.name)
         if dataclasses.is_dataclass(default):
-            kind = type(default)
+            kind: Any = type(default)
             hints = get_type_hints(kind)
             inner = {
                 name.split(".")[1]: _coerce(name, value, hints[name.split(".")[1]])
@@ -192,13 +235,13 @@ def _build(values: Mapping[str, Any]) -> Settings:
             }
             try:
                 top[attribute.name] = kind(**inner)
-            except ValueError as error:
-                raise SettingsError(f"[{attribute.name}]: {error}; change that setting") from error
+            except SettingsError as error:
+                raise SettingsError(f"[{attribute.name}] {error}") from error
         elif attribute.name in values:
             hint = get_type_hints(Settings)[attribute.name]
             top[attribute.name] = _coerce(attribute.name, values[attribute.name], hint)
     settings = Settings(**top)
-    return dataclasses.replace(settings, home=settings.home.expanduser().absolute())
+    return dataclasses.replace(settings, home=_expanded(settings.home).absolute())
 
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - a setting of any type
@@ -213,10 +256,26 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - a settin
         if str(value).lower() in words:
             return words[str(value).lower()]
         raise SettingsError(f'{name} cannot be "{value}"; write true or false')
+    if hint in (int, float):
+        return _number(name, value, hint)
+    if isinstance(value, (dict, list)) or (hint is Path and not str(value)):
+        raise SettingsError(f'{name} cannot be "{value}"; write a {_KINDS[hint]}')
+    return hint(value)
+
+
+_KINDS = {int: "whole number", float: "number", str: "text", Path: "path"}
+
+
+def _number(name: str, value: Any, kind: type[int] | type[float]) -> float:  # noqa: ANN401
+    """Return a number of that kind within the setting's range; 2.5 is no whole number."""
+    low, high = RANGES.get(name, (-math.inf, math.inf))
     try:
-        if isinstance(value, (dict, list)):
+        if isinstance(value, bool) or (kind is int and isinstance(value, float)):
             raise ValueError
-        return hint(value)
+        number = kind(value)
+        if not low <= number <= high:
+            raise ValueError
     except (TypeError, ValueError) as error:
-        kind = "a number" if hint in (int, float) else f"a {hint.__name__}"
-        raise SettingsError(f'{name} cannot be "{value}"; write {kind}') from error
+        wanted = f"a {_KINDS[kind]}" + (f", {range_text(name)}" if name in RANGES else "")
+        raise SettingsError(f'{name} cannot be "{value}"; write {wanted}') from error
+    return number
