@@ -261,7 +261,6 @@ def make_laboratory(home: Path | None, changes: Sequence[str]) -> tuple[Laborato
     return laboratory, {
         "generator": f"{settings.generator.model} ({resolve_backend(settings)})",
         "encoder": f"{identity.name} ({identity.dimension}, {identity.weights_hash[:12]})",
-        "changes": " ".join(f"{name}={value}" for name, value in sorted(flags.items())) or "none",
         "settings": content_id(json.dumps(measured, sort_keys=True))[:12],
     }
 
@@ -287,6 +286,16 @@ def _commit() -> str:
         return "unknown"
 
 
+def command_line(plan: Plan, changes: Sequence[str]) -> str:
+    """Return the command that repeats the plan, without this machine's paths."""
+    words = ["python", "-m", "benchmarks.answering", "--data", "DATA", "--out", "FILE"]
+    words += ["--sets", ",".join(plan.cases), "--seed", str(plan.seed)]
+    words += ["--limit", str(plan.limit)] if plan.limit else []
+    words += ["--variant", plan.variant] if plan.variant != "default" else []
+    words += ["--retrieval-only"] if plan.retrieval_only else []
+    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
+
+
 def describe_run(plan: Plan, identity: Mapping[str, str], command: str) -> Row:
     """Return the "run" row: what is measured, how, and by which commit."""
     return {
@@ -295,8 +304,6 @@ def describe_run(plan: Plan, identity: Mapping[str, str], command: str) -> Row:
         "commit": _commit(),
         "variant": plan.variant,
         "seed": plan.seed,
-        "limit": plan.limit,
-        "sets": ", ".join(plan.cases),
         **identity,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -352,7 +359,7 @@ def main(
             plan = Plan(cases, limit, seed, variant, retrieval_only)
             record = Record(out, resume=resume)
             laboratory, identity = make_laboratory(home, changes)
-            run = describe_run(plan, identity, shlex.join(sys.argv[1:]))
+            run = describe_run(plan, identity, command_line(plan, changes))
             require_same(record, run, identity)
             record.add(run)
             measure(plan, laboratory.open, record)

@@ -17,6 +17,7 @@ from benchmarks.answering import (
     Laboratory,
     Plan,
     Record,
+    command_line,
     describe_run,
     main,
     measure,
@@ -235,6 +236,14 @@ def test_one_variant_is_one_identity(tmp_path: Path) -> None:
         require_same(record, other, {"generator": "b"})
     renamed = describe_run(replace(PLAN, variant="b"), {"generator": "b"}, "fourth")
     require_same(record, renamed, {"generator": "b"})
+
+
+def test_the_command_line_names_no_path() -> None:
+    plan = replace(PLAN, limit=5, variant="dense")
+    assert command_line(plan, ["search.mode=dense"]) == (
+        "python -m benchmarks.answering --data DATA --out FILE --sets squad,nomiracl --seed 0"
+        " --limit 5 --variant dense --set search.mode=dense"
+    )
 
 
 class CountingEncoder(HashingEncoder):
