@@ -5,13 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 READY := $(VENV)/.ready
+EXAMPLES := What_is_catastrophic_forgetting? 什么是灾难性遗忘？ \
+  Why_do_language_models_hallucinate? 什么是反转诅咒？
 SOURCES := ingest retrieval model eval app benchmarks examples tests
 
 .PHONY: chat test lint types fix docs bench clean
 
 chat: $(READY)
 	$(BIN)/tether ingest examples/knowledge
-	$(BIN)/tether chat
+	$(BIN)/tether chat $(foreach question,$(EXAMPLES),--example "$(subst _, ,$(question))")
 
 test: $(READY) lint types
 	$(BIN)/python -m pytest

@@ -10,6 +10,7 @@ from model.generators import (
     Generator,
     LlamaCppGenerator,
     OpenAIGenerator,
+    ScriptedGenerator,
     TransformersGenerator,
 )
 from model.weights import (
@@ -18,21 +19,25 @@ from model.weights import (
     prepare_gemma_folder,
     prepare_gemma_gguf,
 )
-from retrieval.encoders import Encoder, describe_encoder, load_encoder
+from retrieval.encoders import Encoder, HashingEncoder, describe_encoder, load_encoder
 from retrieval.search import CollectionSearcher, Searcher
 from retrieval.store import Collection, open_collection
 from retrieval.weights import WeightsInfo
 
 
 def build_encoder(settings: Settings) -> Encoder:
-    """Return the encoder in force, its weights prepared."""
+    """Return the encoder in force, its weights prepared; "hashing" needs none."""
+    if settings.encoder.model == "hashing":
+        return HashingEncoder()
     return load_encoder(settings.encoder.model, settings.home, settings.encoder.device)
 
 
 def build_generator(settings: Settings) -> Generator:
-    """Return the generator in force, its weights prepared."""
+    """Return the generator in force, its weights prepared; "none" only ever quotes."""
     chosen = settings.generator
     backend = resolve_backend(settings)
+    if backend == "none":
+        return ScriptedGenerator()
     if backend == "openai":
         if not chosen.url:
             raise SettingsError("generator.backend = openai needs generator.url; set both")
@@ -107,11 +112,16 @@ def prepare_generator(settings: Settings) -> None:
 
 def describe_models(settings: Settings) -> list[dict[str, Any]]:
     """Return role, name, source, licence, size, hash and device of the models in force."""
-    encoder = describe_encoder(settings.encoder.model, settings.home)
+    encoder = WeightsInfo("hashing", "computed", "Apache-2.0", 0, None, None)
+    if settings.encoder.model != "hashing":
+        encoder = describe_encoder(settings.encoder.model, settings.home)
     backend = resolve_backend(settings)
     remote = settings.generator.url if backend == "openai" else ""
     generator = describe_generator(remote or settings.generator.model, settings.home)
+    if backend == "none":
+        generator = WeightsInfo("none", "quotations only", "-", 0, None, None)
     devices = {
+        "none": "cpu",
         "llama.cpp": "gpu" if settings.generator.gpu_layers else "cpu",
         "transformers": settings.generator.device,
         "openai": remote,

@@ -359,7 +359,7 @@ def serve_chat(
     Raises:
         UsageError: the address or port cannot be used.
     """
-    _check_port(host, port)
+    require_free_port(host, port)
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own page whether it is up
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
     blocks = build_chat(assistant, collection=collection, examples=examples)
@@ -399,7 +399,7 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def _check_port(host: str, port: int) -> None:
+def require_free_port(host: str, port: int) -> None:
     """Raise if `host:port` cannot be listened on; Gradio itself would wait and then guess."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -111,6 +111,7 @@ def ingest(flags: Flags, paths: tuple[Path, ...], collection: str | None) -> Non
     settings = flags.settings(collection=collection)
     from app.assembly import build_encoder
     from ingest.pipeline import run
+    from retrieval.index import DenseIndex
     from retrieval.store import open_collection
 
     encoder = build_encoder(settings)
@@ -120,16 +121,14 @@ def ingest(flags: Flags, paths: tuple[Path, ...], collection: str | None) -> Non
         _file_progress() as show,
     ):
         report = run(paths, store, settings.ingest, show)
+        DenseIndex(store)  # saves a snapshot now, so that the first question need not wait
         documents, chunks = store.count_documents(), store.count_chunks()
-    counts = {}
-    for outcome in report.outcomes:
-        counts[outcome.status] = counts.get(outcome.status, 0) + 1
-    summary = ", ".join(f"{count} {status}" for status, count in counts.items()) or "nothing"
+    summary = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
     click.echo(
         f"{summary}; collection {settings.collection} now holds {documents} documents"
         f" in {chunks} chunks"
     )
-    if counts.get("failed"):
+    if report.failed:
         sys.exit(1)
 
 
@@ -314,9 +313,22 @@ def judge(flags: Flags, claim: str | None, evidence: str | None, batch: TextIO |
 @cli.command()
 @click.option("--host", metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default: 7860).")
+@click.option(
+    "--example",
+    "examples",
+    multiple=True,
+    metavar="QUESTION",
+    help="Question to offer on the empty page; repeatable.",
+)
 @collection_option
 @pass_flags
-def chat(flags: Flags, host: str | None, port: int | None, collection: str | None) -> None:
+def chat(
+    flags: Flags,
+    host: str | None,
+    port: int | None,
+    examples: tuple[str, ...],
+    collection: str | None,
+) -> None:
     """Serve the chat in the browser."""
     settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
     from app.assembly import build_assistant, build_encoder, open_searcher
@@ -326,15 +338,16 @@ def chat(flags: Flags, host: str | None, port: int | None, collection: str | Non
     encoder = build_encoder(settings)
     store, searcher = open_searcher(settings, encoder)
     assistant = build_assistant(settings, encoder=encoder, searcher=searcher)
-    click.echo(
-        f"{store.count_documents()} documents in collection {settings.collection};"
-        f" open http://{settings.chat.host}:{settings.chat.port}"
-    )
+    documents = store.count_documents()
     serve_chat(
         assistant,
         host=settings.chat.host,
         port=settings.chat.port,
         collection=settings.collection,
+        examples=examples,
+        ready=lambda url: click.echo(
+            f"{documents} documents in collection {settings.collection}; open {url}"
+        ),
     )
 
 
@@ -404,12 +417,12 @@ def settings(flags: Flags, as_json: bool) -> None:
         click.echo(f"{name} = {json.dumps(value, ensure_ascii=False)}")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's error is one line on stderr and a non-zero exit."""
     from ingest.errors import TetherError
 
     try:
-        cli.main(standalone_mode=False)
+        cli.main(arguments, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
@@ -424,6 +437,10 @@ def main() -> None:
     except TetherError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a missing permission: ours to name, not to mend
+        place = f" ({error.filename})" if error.filename else ""
+        click.echo(f"error: {error.strerror or error}{place}; mend that and try again", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

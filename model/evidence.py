@@ -20,6 +20,7 @@ _WORD = re.compile(rf"[{IDEOGRAPHS}]+|[^\W_{IDEOGRAPHS}]+(?:['’.][^\W\d_{IDEOG
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _CHINESE_NUMERAL = re.compile(r"[一二三四五六七八九十百千万亿两〇零]{2,}")
 _NAME = re.compile(r"\b[A-Z][\w'’-]+")
+_HEADING = re.compile(r"#{1,6}\s")
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|n't|unable|fail(?:ed|s)?)\b|n't\b"
     rf"|[不没沒无無非未](?=[{IDEOGRAPHS}])|并非|並非"
@@ -172,7 +173,10 @@ class Sentence:
 
 
 def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
-    """Return the sentences of all passages in order."""
+    """Return the sentences of all passages in order, without Markdown headings.
+
+    A heading names a topic and states nothing, so it is neither evidence nor a quotation.
+    """
     return [
         Sentence(
             passage,
@@ -182,6 +186,7 @@ def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
         )
         for passage in passages
         for start, end in split_sentences(passage.chunk.text)
+        if not _HEADING.match(passage.chunk.text, start)
     ]
 
 

@@ -1,0 +1,60 @@
+"""Prompts: wording, worked examples and packing within a budget."""
+
+import pytest
+
+from ingest.documents import Chunk
+from model.evidence import sentences_of
+from model.prompts import PromptOptions, build_prompt, pack
+from retrieval.passages import Passage
+
+TEXTS = ["One. Two is here. Three.", "Four. Five."]
+
+
+def passages() -> list[Passage]:
+    return [
+        Passage(i, Chunk(str(i), str(i), 0, len(text), text), "", "", 0.0)
+        for i, text in enumerate(TEXTS, start=1)
+    ]
+
+
+def count(text: str) -> int:
+    return len(text.split())
+
+
+def test_a_prompt_speaks_the_language_of_the_question() -> None:
+    english = build_prompt("Who?", [(1, "Ola.")], PromptOptions())
+    chinese = build_prompt("谁设计的？", [(1, "林望舒。")], PromptOptions())
+    assert english.as_text().endswith("[1] Ola.\nQuestion: Who?\nAnswer:")
+    assert chinese.as_text().endswith("[1] 林望舒。\n问题： 谁设计的？\n答案：")
+    assert "Answer:" not in chinese.as_text()
+
+
+@pytest.mark.parametrize("shots", [0, 1, 3])
+def test_zero_shot_and_few_shot(shots: int) -> None:
+    prompt = build_prompt("Who?", [(1, "Ola.")], PromptOptions(examples=shots))
+    assert len(prompt.examples) == shots
+    assert prompt.as_text().count("Answer:") == shots + 1
+    assert [m["role"] for m in prompt.as_messages()] == (
+        ["system"] + ["user", "assistant"] * shots + ["user"]
+    )
+
+
+def test_everything_fits_a_large_budget() -> None:
+    sentences = sentences_of(passages())
+    packed = pack(sentences, [0.1] * 5, count, budget=100)
+    assert packed == [(1, "One. Two is here. Three."), (2, "Four. Five.")]
+
+
+def test_the_likeliest_sentences_come_first_and_keep_their_order() -> None:
+    sentences = sentences_of(passages())
+    packed = pack(sentences, [0.3, 0.01, 0.2, 0.01, 0.9], count, budget=6)
+    assert packed == [(1, "One. ... Three."), (2, "Five.")]
+
+
+def test_the_best_sentence_stays_whatever_its_length() -> None:
+    sentences = sentences_of(passages())
+    assert pack(sentences, [0.0, 0.9, 0.0, 0.0, 0.0], count, budget=1) == [(1, "Two is here.")]
+
+
+def test_no_passages_give_no_text() -> None:
+    assert pack([], [], count, budget=10) == []

@@ -1,0 +1,84 @@
+"""What a question or a claim shares with evidence, on worked examples."""
+
+import pytest
+
+from ingest.documents import Chunk
+from model import evidence as ev
+from retrieval.passages import Passage
+
+
+def passage(text: str, number: int = 1, start: int = 0) -> Passage:
+    chunk = Chunk(f"c{number}", f"d{number}", start, start + len(text), text)
+    return Passage(number, chunk, "Title", "file.txt", 1.0, ("given",), 0.8)
+
+
+def test_content_terms_meet_across_word_forms() -> None:
+    for forms in (
+        ("designs", "designed", "designing", "design"),
+        ("stories", "story"),
+        ("stopped", "stops"),
+    ):
+        assert len({tuple(ev.content_terms(form)) for form in forms}) == 1
+    assert ev.content_terms("Who was the designer of it?") == ["designer"]
+
+
+def test_chinese_terms_are_character_pairs_cut_at_particles() -> None:
+    assert ev.content_terms("青石桥是谁设计的？") == ["青石", "石桥", "设计"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1,200 people", {"1200"}),
+        ("一百二十人", {"120"}),
+        ("二〇〇八年", {"2008"}),
+        ("三万五千", {"35000"}),
+        ("3.5% in ２０２０", {"3.5", "2020"}),
+        ("十", set()),
+        ("no digits", set()),
+    ],
+)
+def test_numbers_have_one_form(text: str, found: set[str]) -> None:
+    assert ev.numbers(text) == found
+
+
+def test_negation_is_counted() -> None:
+    assert ev.is_negated("It does not float.")
+    assert ev.is_negated("它没有沉没。")
+    assert not ev.is_negated("It floats.")
+    assert not ev.is_negated("他不是不去。")
+
+
+def test_coverage_weighs_terms() -> None:
+    assert ev.coverage(["a", "b"], ["a"]) == 0.5
+    assert ev.coverage(["a", "b"], ["a"], {"a": 3.0, "b": 1.0}) == 0.75
+    assert ev.coverage([], ["a"]) == 1.0
+
+
+def test_sentences_keep_document_offsets() -> None:
+    text = "First one. Second one. 第三句。"
+    document = "x" * 100 + text
+    found = ev.sentences_of([passage(text, start=100)])
+    assert [s.text for s in found] == ["First one.", "Second one.", "第三句。"]
+    assert all(document[s.start : s.end] == s.text for s in found)
+
+
+def test_a_heading_is_no_sentence() -> None:
+    found = ev.sentences_of([passage("# Bridges\n\nOla Fenn built it.")])
+    assert [s.text for s in found] == ["Ola Fenn built it."]
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence", "match"),
+    [
+        ("When did it open?", "It opened in 1931.", 1.0),
+        ("When did it open?", "It opened early.", -1.0),
+        ("How many came in 1931?", "In 1931 many came.", -1.0),
+        ("Who built it?", "It was built by Ola Fenn.", 1.0),
+        ("Why did it fall?", "It fell in 1931.", 0.0),
+        ("青石桥建于哪一年？", "青石桥建于1897年。", 1.0),
+        ("青石桥建于哪一年？", "青石桥很长。", -1.0),
+    ],
+)
+def test_the_kind_of_thing_asked_for(question: str, sentence: str, match: float) -> None:
+    assert ev.type_match(question, sentence) == match
