@@ -21,7 +21,7 @@ from model.weights import (
 )
 from retrieval.encoders import Encoder, HashingEncoder, describe_encoder, load_encoder
 from retrieval.search import CollectionSearcher, Searcher
-from retrieval.store import Collection, open_collection
+from retrieval.store import Collection, open_collection, require_collection
 from retrieval.weights import WeightsInfo
 
 
@@ -75,15 +75,17 @@ def resolve_backend(settings: Settings) -> str:
     return "llama.cpp" if is_gguf else "transformers"
 
 
-def open_searcher(settings: Settings, encoder: Encoder) -> tuple[Collection, CollectionSearcher]:
-    """Return the collection in force and a searcher over it.
+def open_searcher(settings: Settings) -> tuple[Encoder, Collection, CollectionSearcher]:
+    """Return the encoder, the collection in force, and a searcher over it.
 
     Raises:
-        UnknownCollection: There is no such collection yet.
+        UnknownCollection: There is no such collection yet; no model is loaded then.
         StoreError: It is damaged or was built with another encoder.
     """
+    require_collection(settings.home, settings.collection)
+    encoder = build_encoder(settings)
     collection = open_collection(settings.home, settings.collection, encoder)
-    return collection, CollectionSearcher(collection, settings.search)
+    return encoder, collection, CollectionSearcher(collection, settings.search)
 
 
 def build_assistant(

@@ -185,10 +185,11 @@ def ask(
     lines = batch.readlines() if batch else []
     if question is not None:
         question = checked_question(question)
-    encoder = build_encoder(settings)
     searcher = None
     if not no_retrieval and (question is not None or doors.needs_store(lines)):
-        searcher = open_searcher(settings, encoder)[1]
+        encoder, _, searcher = open_searcher(settings)
+    else:
+        encoder = build_encoder(settings)
     assistant = build_assistant(settings, encoder=encoder, searcher=searcher)
     if question is None:
         handle = doors.answering(assistant, encoder, retrieval=not no_retrieval, top_k=top_k)
@@ -240,8 +241,8 @@ def _print_answer(answer: "Answer") -> None:
 def _print_timings(answer: "Answer") -> None:
     """Print seconds by stage and token counts to stderr."""
     for name, value in answer.timings.items():
-        unit = "" if name.endswith("_tokens") else " s"
-        click.echo(f"{name:>18} {value:.0f}" if not unit else f"{name:>18} {value:.2f} s", err=True)
+        shown = f"{value:.0f}" if name.endswith("_tokens") else f"{value:.2f} s"
+        click.echo(f"{name:>18} {shown}", err=True)
 
 
 @cli.command()
@@ -263,13 +264,13 @@ def search(
     _require_one(question, batch)
     settings = flags.settings(collection=collection, search__top_k=top_k)
     from app import batch as doors
-    from app.assembly import build_encoder, open_searcher
+    from app.assembly import open_searcher
     from model.answers import passage_to_json
     from model.assistant import checked_question
 
     if question is not None:
         question = checked_question(question)
-    searcher = open_searcher(settings, build_encoder(settings))[1]
+    searcher = open_searcher(settings)[2]
     if batch is not None:
         handle = doors.searching(searcher, top_k=settings.search.top_k)
         _print_rows(doors.run(batch, handle))
@@ -295,19 +296,19 @@ def search(
 def judge(flags: Flags, claim: str | None, evidence: str | None, batch: TextIO | None) -> None:
     """Judge whether EVIDENCE supports CLAIM; prints {"support": probability, "supported": bool}."""
     _require_one(claim, batch)
-    if claim is not None and evidence is None:
-        raise click.UsageError("give a claim and its evidence")
+    if batch is None and not (claim and claim.strip() and evidence and evidence.strip()):
+        raise click.UsageError("give a claim and its evidence, both with text")
     settings = flags.settings()
     from app import batch as doors
     from app.assembly import build_encoder
     from model.verifier import OverlapVerifier
 
-    lines = batch or [json.dumps({"claim": claim, "evidence": evidence})]
     verifier = OverlapVerifier(build_encoder(settings))
-    rows = doors.run(lines, doors.judging(verifier), group=16 if batch else 1)
-    if batch is None:
-        rows = ({k: v for k, v in row.items() if k != "id"} for row in rows)
-    _print_rows(rows)
+    if batch is not None:
+        _print_rows(doors.run(batch, doors.judging(verifier), group=16))
+        return
+    (row,) = doors.judging(verifier)([{"claim": claim, "evidence": evidence}])
+    click.echo(json.dumps(row))
 
 
 @cli.command()
@@ -331,12 +332,11 @@ def chat(
 ) -> None:
     """Serve the chat in the browser."""
     settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
-    from app.assembly import build_assistant, build_encoder, open_searcher
+    from app.assembly import build_assistant, open_searcher
     from app.chat import require_free_port, serve_chat
 
     require_free_port(settings.chat.host, settings.chat.port)
-    encoder = build_encoder(settings)
-    store, searcher = open_searcher(settings, encoder)
+    encoder, store, searcher = open_searcher(settings)
     assistant = build_assistant(settings, encoder=encoder, searcher=searcher)
     documents = store.count_documents()
     serve_chat(

@@ -21,6 +21,7 @@ _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _CHINESE_NUMERAL = re.compile(r"[一二三四五六七八九十百千万亿两〇零]{2,}")
 _NAME = re.compile(r"\b[A-Z][\w'’-]+")
 _HEADING = re.compile(r"#{1,6}\s")
+_STOP = re.compile(r"[.。!！?？;；…:：,，|]")
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|n't|unable|fail(?:ed|s)?)\b|n't\b"
     rf"|[不没沒无無非未](?=[{IDEOGRAPHS}])|并非|並非"
@@ -173,21 +174,26 @@ class Sentence:
 
 
 def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
-    """Return the sentences of all passages in order, without Markdown headings.
+    """Return the sentences of all passages in order, without headings.
 
-    A heading names a topic and states nothing, so it is neither evidence nor a quotation.
+    A heading names a topic and states nothing, so it is neither evidence nor a quotation; a
+    passage that holds nothing else keeps it.
     """
-    return [
-        Sentence(
-            passage,
-            passage.chunk.start + start,
-            passage.chunk.start + end,
-            passage.chunk.text[start:end],
-        )
-        for passage in passages
-        for start, end in split_sentences(passage.chunk.text)
-        if not _HEADING.match(passage.chunk.text, start)
-    ]
+    found: list[Sentence] = []
+    for passage in passages:
+        text, base = passage.chunk.text, passage.chunk.start
+        spans = split_sentences(text)
+        stated = [span for span in spans if not is_heading(text[slice(*span)])] or spans
+        found += [Sentence(passage, base + a, base + b, text[a:b]) for a, b in stated]
+    return found
+
+
+def is_heading(text: str) -> bool:
+    """Tell whether a line only names a topic: marked as a heading, or short and without a stop."""
+    if _HEADING.match(text):
+        return True
+    is_short = len(text) <= 14 if has_chinese(text) else len(text.split()) <= 5
+    return is_short and not _STOP.search(text) and not numbers(text)
 
 
 def type_match(question: str, sentence: str) -> float:

@@ -5,19 +5,21 @@ server, and a scripted one for tests. Knows nothing of passages, claims or verif
 """
 
 import json
-import logging
+import mmap
+import os
 import queue
 import secrets
+import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ingest.errors import GeneratorError, SettingsError, WeightsError
+from ingest.errors import GeneratorError, SettingsError, TetherError, WeightsError
 from model.prompts import Prompt
-
-logger = logging.getLogger(__name__)
+from retrieval.weights import local_folder, quiet_loading
 
 PromptStyle = Literal["auto", "completion", "chat"]
 
@@ -44,7 +46,12 @@ class GeneratorIdentity:
 
 
 class Generator(Protocol):
-    """Continues a prompt; stops at the prompt's stop strings, which are not emitted."""
+    """Continues a prompt.
+
+    A base model stops at the prompt's stop strings, which are not emitted; a chat model ends its
+    own turn. A generator decodes one prompt at a time: exhaust or close an iterator before the
+    same thread starts the next.
+    """
 
     @property
     def identity(self) -> GeneratorIdentity:
@@ -119,19 +126,21 @@ class LlamaCppGenerator:
             context_tokens: Longest prompt and continuation together, in tokens.
             threads: CPU threads; 0 takes every core this process may use.
             gpu_layers: Layers to put on a GPU, if this build of llama.cpp has one.
-            style: "chat" applies the file's chat template; "auto" does so if it looks instructed.
+            style: "chat" applies the file's chat template; "auto" does so if it has one.
 
         Raises:
             WeightsError: The file is missing or is no model that llama.cpp can read.
+            SettingsError: The style is "chat", and the file has no chat template.
         """
         if not path.is_file():
             raise WeightsError(f"no GGUF file at {path}; set generator.model to an existing file")
         import httpx
 
-        self._name, self._style = name, style
+        self._name = name
         self._device = "gpu" if gpu_layers else "cpu"
         key = secrets.token_hex(16)
         self._server = _start_llama_server(path, key, context_tokens, threads, gpu_layers)
+        self._use_chat = _use_chat(style, _has_chat_template(path), name)
         self._http = httpx.Client(
             base_url=self._server.listening_address,
             headers={"Authorization": f"Bearer {key}"},
@@ -154,36 +163,48 @@ class LlamaCppGenerator:
             )
         request: dict[str, Any] = {
             "max_tokens": decoding.max_new_tokens,
-            "stop": list(prompt.stop),
             "stream": True,
             **_openai_sampling(decoding),
+            "top_k": 0,  # llama.cpp would cut the tail by these two as well
+            "min_p": 0.0,
         }
-        if self._style == "chat":
-            request["messages"] = prompt.as_messages()
+        if self._use_chat:
+            request["messages"] = _messages(prompt)
             handle = self._server.handle_chat_completions
         else:
-            request["prompt"] = prompt.as_text()
+            # As tokens, so that "<eos>" in a document stays text and never becomes a control token.
+            request["prompt"] = self._tokenize(prompt.as_text(), add_special=True)
+            request["stop"] = list(prompt.stop)
             handle = self._server.handle_completions
         with self._lock:
             yield from _pull(handle, request)
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens, as llama.cpp cuts the text."""
-        reply = self._http.post("/tokenize", json={"content": text, "parse_special": False})
-        if reply.status_code != 200:
-            raise GeneratorError(f"llama.cpp could not cut a text into tokens: {reply.text[:200]}")
-        return len(reply.json()["tokens"])
+        return len(self._tokenize(text, add_special=False))
+
+    def _tokenize(self, text: str, *, add_special: bool) -> list[int]:
+        """Return the ids of a text's tokens, with those that a prompt starts with if asked."""
+        import httpx
+
+        body = {"content": _speakable(text), "add_special": add_special, "parse_special": False}
+        try:
+            reply = self._http.post("/tokenize", json=body).raise_for_status()
+        except httpx.HTTPError as error:
+            raise GeneratorError(
+                f"llama.cpp could not cut a text into tokens ({error}); try again"
+            ) from error
+        tokens: list[int] = reply.json()["tokens"]
+        return tokens
 
 
 def _start_llama_server(
     path: Path, key: str, context_tokens: int, threads: int, gpu_layers: int
 ) -> Any:  # noqa: ANN401 - xllamacpp ships no types
     """Return xllamacpp's in-process server for one model."""
-    import os
-
     import xllamacpp
 
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or _core_count()
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx = context_tokens
@@ -192,6 +213,7 @@ def _start_llama_server(
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.cache_ram_mib = 256  # its default would keep 8 GiB of old prompts
+    params.swa_full = True  # without it a sliding-window model cannot reuse a long prefix
     params.warmup = False
     params.verbosity = -1
     params.ui = False
@@ -205,23 +227,54 @@ def _start_llama_server(
         ) from error
 
 
+def _core_count() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux only; it sees the limits of a container
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _has_chat_template(path: Path) -> bool:
+    """Tell whether a GGUF file has a chat template; llama.cpp makes one up where there is none."""
+    key = b"tokenizer.chat_template"
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<I", 8)  # 8: the value is a string
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        # The metadata stand before the names of the tensors, and every model has this tensor.
+        end = data.find(b"token_embd.weight")
+        return data.find(entry, 0, end if end >= 0 else len(data)) >= 0
+
+
+def _use_chat(style: PromptStyle, has_template: bool, name: str) -> bool:
+    """Return whether a model is to be asked in turns."""
+    if style == "chat" and not has_template:
+        raise SettingsError(f"{name} has no chat template; set generator.style = completion")
+    return has_template and style != "completion"
+
+
+def _speakable(text: str) -> str:
+    """Replace lone surrogates, which no tokenizer can read and broken files may hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    """Return the prompt's chat messages without lone surrogates."""
+    return [{key: _speakable(text) for key, text in turn.items()} for turn in prompt.as_messages()]
+
+
 def _pull(handle: Any, request: dict[str, Any]) -> Iterator[str]:  # noqa: ANN401
     """Turn llama.cpp's callback into an iterator; a closed iterator stops the decoding."""
     pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
     stopped = threading.Event()
 
     def on_chunk(chunk: Mapping[str, Any]) -> bool:
-        if "error" in chunk:
-            pieces.put(GeneratorError(f"llama.cpp: {chunk['error'].get('message', chunk)}"))
-        else:
-            pieces.put(_chunk_text(chunk))
+        pieces.put(_llama_failure(chunk) if "error" in chunk else _chunk_text(chunk))
         return stopped.is_set()
 
     def work() -> None:
         try:
             result = handle(request, on_chunk)
             if isinstance(result, dict) and "error" in result:
-                raise GeneratorError(f"llama.cpp: {result['error'].get('message', result)}")
+                raise _llama_failure(result)
             pieces.put(None)
         except BaseException as error:  # handed over to the reading thread, never lost
             pieces.put(error)
@@ -237,6 +290,21 @@ def _pull(handle: Any, request: dict[str, Any]) -> Iterator[str]:  # noqa: ANN40
     finally:
         stopped.set()
         worker.join()
+
+
+def _llama_failure(reply: Mapping[str, Any]) -> GeneratorError:
+    """Return the error of a reply that holds one."""
+    error = reply["error"]
+    message = error.get("message", error) if isinstance(error, Mapping) else error
+    return GeneratorError(
+        f"llama.cpp: {_one_line(message)}; raise generator.context_tokens or lower"
+        " prompt.passage_tokens if the prompt is too long"
+    )
+
+
+def _one_line(message: object) -> str:
+    """Return at most 200 characters of a message of someone else's, on one line."""
+    return " ".join(str(message).split())[:200]
 
 
 def _chunk_text(chunk: Mapping[str, Any]) -> str:
@@ -272,37 +340,41 @@ class TransformersGenerator:
         """Load the model and its tokenizer; safetensors only, no code from the model's folder.
 
         Raises:
-            WeightsError: There is no such folder, or the hub cannot be reached.
+            WeightsError: There is no such folder, it holds no model, or the hub is out of reach.
+            SettingsError: There is no such device, or the style is "chat" without a chat template.
         """
-        import torch
-        import transformers
-        from transformers import AutoConfig, AutoTokenizer
-
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
+        folder = local_folder(model)
         self._name = name
         self._device = _pick_device(device)
-        dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
-        local = Path(model).is_dir()
         try:
-            config = AutoConfig.from_pretrained(model, local_files_only=local)
-            self._is_seq2seq = bool(config.is_encoder_decoder)
-            kind = "AutoModelForSeq2SeqLM" if self._is_seq2seq else "AutoModelForCausalLM"
-            loader = getattr(transformers, kind)
-            self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=local)
-            self._model = loader.from_pretrained(
-                model, dtype=dtype, use_safetensors=True, local_files_only=local
-            ).to(self._device)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            with quiet_loading():
+                self._load(str(folder or model), local=folder is not None)
+        except Exception as error:  # whatever a foreign folder or an absent network makes it raise
+            reason = _one_line(str(error).strip().partition("\n")[0] or type(error).__name__)
             raise WeightsError(
-                f"cannot load the generator {model}: {reason}; set generator.model to a folder,"
-                " a hub id that can be reached, or a GGUF file"
+                f"cannot load the generator {model} ({reason}): set generator.model to a folder"
+                " with .safetensors weights, a hub id that can be reached, or a GGUF file"
             ) from error
-        self._model.eval()
-        has_template = bool(getattr(self._tokenizer, "chat_template", None))
-        self._use_chat = style == "chat" or (style == "auto" and has_template)
+        self._use_chat = _use_chat(style, bool(self._tokenizer.chat_template), name)
         self._lock = threading.Lock()
+
+    def _load(self, source: str, *, local: bool) -> None:
+        """Load tokenizer and model from a folder or from the hub."""
+        import torch
+        import transformers
+
+        safely: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+        config = transformers.AutoConfig.from_pretrained(source, **safely)
+        self._is_seq2seq = bool(config.is_encoder_decoder)
+        kind = "AutoModelForSeq2SeqLM" if self._is_seq2seq else "AutoModelForCausalLM"
+        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, **safely)
+        self._model: Any = getattr(transformers, kind).from_pretrained(
+            source,
+            dtype=torch.bfloat16 if self._device.startswith("cuda") else torch.float32,
+            use_safetensors=True,
+            **safely,
+        )
+        self._model.to(self._device).eval()
 
     @property
     def identity(self) -> GeneratorIdentity:
@@ -311,95 +383,109 @@ class TransformersGenerator:
 
     def stream(self, prompt: Prompt, decoding: Decoding) -> Iterator[str]:
         """Yield pieces as they are decoded; beam search yields its best text at once."""
-        with self._lock:
+        stop = () if self._use_chat else prompt.stop
+        with self._lock, _as_generator_errors():
             inputs = self._encode(prompt)
+            options = inputs | self._options(inputs["input_ids"].shape[1], decoding)
             if decoding.strategy == "beam":
-                output = self._model.generate(
-                    **inputs, **self._options(prompt, decoding), num_beams=decoding.beams
-                )[0]
-                start = 0 if self._is_seq2seq else inputs["input_ids"].shape[1]
-                text = self._tokenizer.decode(output[start:], skip_special_tokens=True)
-                yield _cut_at_stop(text, prompt.stop)
-                return
-            yield from self._stream_tokens(inputs, prompt, decoding)
+                yield self._search_beams(options, stop, decoding.beams)
+            else:
+                yield from self._stream_tokens(options, stop)
 
-    def _stream_tokens(
-        self, inputs: dict[str, Any], prompt: Prompt, decoding: Decoding
-    ) -> Iterator[str]:
+    def _search_beams(self, options: dict[str, Any], stop: Sequence[str], beams: int) -> str:
+        """Return the best of several continuations, each of which ends at a stop string."""
+        import torch
+
+        start = 1 if self._is_seq2seq else options["input_ids"].shape[1]
+
+        def text_of(ids: torch.Tensor) -> str:
+            return str(self._tokenizer.decode(ids[start:], skip_special_tokens=True))
+
+        # Not generate's own stop_strings: it takes 13 s to prepare them for a large vocabulary.
+        def has_stopped(rows: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+            ended = [any(mark in text for mark in stop) for text in map(text_of, rows)]
+            return torch.tensor(ended, device=rows.device)
+
+        best = self._model.generate(
+            **options | {"num_beams": beams, "stopping_criteria": [has_stopped]}
+        )[0]
+        return _cut_at_stop(text_of(best), stop)
+
+    def _stream_tokens(self, options: dict[str, Any], stop: Sequence[str]) -> Iterator[str]:
         """Run `generate` in a thread and yield what its streamer decodes."""
         import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+        from transformers import TextIteratorStreamer
 
         stopped = threading.Event()
-
-        class _Stopped(StoppingCriteria):
-            def __call__(self, ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-                return torch.full((ids.shape[0],), stopped.is_set(), device=ids.device)
-
-        streamer = TextIteratorStreamer(
-            self._tokenizer, skip_prompt=not self._is_seq2seq, skip_special_tokens=True
-        )
         failure: list[BaseException] = []
+        streamer = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+        def has_stopped(rows: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+            return torch.full((rows.shape[0],), stopped.is_set(), device=rows.device)
 
         def work() -> None:
             try:
-                self._model.generate(
-                    **inputs,
-                    **self._options(prompt, decoding),
-                    streamer=streamer,
-                    stopping_criteria=StoppingCriteriaList([_Stopped()]),
-                )
+                self._model.generate(**options, streamer=streamer, stopping_criteria=[has_stopped])
             except BaseException as error:  # handed over below, never lost
                 failure.append(error)
-                streamer.end()
+                streamer.end()  # type: ignore[no-untyped-call]
 
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
         try:
-            yield from _until_stop(streamer, prompt.stop)
+            yield from _until_stop(streamer, stop)
         finally:
             stopped.set()
             worker.join()
         if failure:
-            raise GeneratorError(f"transformers failed: {failure[0]}") from failure[0]
+            raise failure[0]
 
     def _encode(self, prompt: Prompt) -> dict[str, Any]:
         """Return the prompt's tensors, "input_ids" of shape (1, prompt tokens)."""
         if self._use_chat:
             text = self._tokenizer.apply_chat_template(
-                prompt.as_messages(), tokenize=False, add_generation_prompt=True
+                _messages(prompt), tokenize=False, add_generation_prompt=True
             )
             batch = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)
         else:
-            batch = self._tokenizer(prompt.as_text(), return_tensors="pt")
+            # Split, so that "<eos>" in a document stays text and never becomes a control token.
+            batch = self._tokenizer(
+                _speakable(prompt.as_text()), return_tensors="pt", split_special_tokens=True
+            )
         batch.pop("token_type_ids", None)
         return {key: value.to(self._device) for key, value in batch.items()}
 
-    def _options(self, prompt: Prompt, decoding: Decoding) -> dict[str, Any]:
-        """Return the keyword arguments of `generate`."""
+    def _options(self, prompt_tokens: int, decoding: Decoding) -> dict[str, Any]:
+        """Return the keyword arguments of `generate` besides the prompt."""
         import torch
 
-        options: dict[str, Any] = {
-            "max_new_tokens": decoding.max_new_tokens,
-            "do_sample": decoding.strategy == "sample",
-            "pad_token_id": self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
-        }
-        if prompt.stop and not self._is_seq2seq:
-            options |= {"stop_strings": list(prompt.stop), "tokenizer": self._tokenizer}
-        if decoding.strategy == "sample":
+        longest = getattr(self._model.config, "max_position_embeddings", None)
+        room = (longest or 1 << 30) - prompt_tokens
+        if room <= 0:
+            raise GeneratorError(
+                f"the prompt has {prompt_tokens:,} tokens, and {self._name} reads {longest:,};"
+                " lower prompt.passage_tokens or prompt.examples"
+            )
+        is_sampled = decoding.strategy == "sample"
+        if is_sampled:
             torch.manual_seed(decoding.seed)
-            options |= {
-                "temperature": decoding.temperature,
-                "top_p": decoding.top_p,
-                "top_k": 0,
-            }
-        else:
-            options |= {"temperature": None, "top_p": None, "top_k": None}
-        return options
+        pad = self._tokenizer.pad_token_id
+        return {
+            "max_new_tokens": min(decoding.max_new_tokens, room),
+            "num_beams": 1,
+            "do_sample": is_sampled,
+            "temperature": decoding.temperature if is_sampled else None,
+            "top_p": decoding.top_p if is_sampled else None,
+            "top_k": 0 if is_sampled else None,
+            "pad_token_id": self._tokenizer.eos_token_id if pad is None else pad,
+        }
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens without special ones."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
+        ids = self._tokenizer.encode(
+            _speakable(text), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
+        return len(ids)
 
 
 def _pick_device(device: str) -> str:
@@ -408,7 +494,23 @@ def _pick_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError('device "cuda" is not available here; set generator.device = auto')
     return device
+
+
+@contextmanager
+def _as_generator_errors() -> Iterator[None]:
+    """Turn whatever a model raises into one line."""
+    try:
+        yield
+    except TetherError:
+        raise
+    except Exception as error:
+        raise GeneratorError(
+            f"transformers failed ({_one_line(error) or type(error).__name__}); set generator.model"
+            " to another model or generator.style to another style"
+        ) from error
 
 
 def _cut_at_stop(text: str, stop: Sequence[str]) -> str:
@@ -425,7 +527,8 @@ def _until_stop(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
         held += piece
         cut = _cut_at_stop(held, stop)
         if len(cut) < len(held):
-            yield cut
+            if cut:
+                yield cut
             return
         safe = max(0, len(held) - longest + 1) if longest else len(held)
         if safe:
@@ -455,8 +558,14 @@ class OpenAIGenerator:
             api_key: Sent as a bearer token unless empty.
             style: "completion" uses /completions; "chat" and "auto" use /chat/completions.
             timeout: Seconds to wait for the next piece.
+
+        Raises:
+            SettingsError: The key holds characters that no header can carry.
         """
         import httpx
+
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise SettingsError("the API key is not plain ASCII; set TETHER_GENERATOR_API_KEY anew")
 
         self._url, self._model, self._style = url.rstrip("/"), model, style
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -472,7 +581,9 @@ class OpenAIGenerator:
         import httpx
 
         if decoding.strategy == "beam":
-            raise SettingsError("an OpenAI-compatible server has no beam search; use greedy")
+            raise SettingsError(
+                "an OpenAI-compatible server has no beam search; set decoding.strategy = greedy"
+            )
         body: dict[str, Any] = {
             "model": self._model,
             "stream": True,
@@ -480,14 +591,14 @@ class OpenAIGenerator:
             **_openai_sampling(decoding),
         }
         if self._style == "completion":
-            path, body["prompt"] = "/completions", prompt.as_text()
+            path, body["prompt"] = "/completions", _speakable(prompt.as_text())
             body["stop"] = list(prompt.stop)
         else:
-            path, body["messages"] = "/chat/completions", prompt.as_messages()
+            path, body["messages"] = "/chat/completions", _messages(prompt)
         try:
             with self._http.stream("POST", self._url + path, json=body) as reply:
                 if reply.status_code != 200:
-                    detail = reply.read().decode(errors="replace")[:200]
+                    detail = _one_line(reply.read().decode(errors="replace"))
                     raise GeneratorError(
                         f"{self._url} answered {reply.status_code}: {detail}; check"
                         " generator.model and TETHER_GENERATOR_API_KEY"
@@ -495,7 +606,8 @@ class OpenAIGenerator:
                 yield from _read_events(reply.iter_lines())
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GeneratorError(
-                f"cannot reach {self._url}: {error}; start the server or change generator.url"
+                f"cannot reach {self._url} ({_one_line(error) or type(error).__name__}); start the"
+                " server or change generator.url"
             ) from error
 
     def count_tokens(self, text: str) -> int:
@@ -504,7 +616,8 @@ class OpenAIGenerator:
 
 
 def _read_events(lines: Iterator[str]) -> Iterator[str]:
-    """Yield the text of server-sent events until "[DONE]"."""
+    """Yield the text of server-sent events until the server says that it has finished."""
+    has_finished = False
     for line in lines:
         if not line.startswith("data:"):
             continue
@@ -513,8 +626,15 @@ def _read_events(lines: Iterator[str]) -> Iterator[str]:
             return
         try:
             chunk = json.loads(data)
-        except ValueError as error:
+            failure, text = chunk.get("error"), _chunk_text(chunk)
+            has_finished |= any(choice.get("finish_reason") for choice in chunk.get("choices", ()))
+        except (ValueError, AttributeError, TypeError, LookupError) as error:
             raise GeneratorError("the server sent a broken event stream; try again") from error
-        if "error" in chunk:
-            raise GeneratorError(f"the server failed while answering: {chunk['error']}")
-        yield _chunk_text(chunk)
+        if failure:
+            raise GeneratorError(
+                f"the server failed while answering: {_one_line(failure)}; try again"
+            )
+        if text:
+            yield text
+    if not has_finished:
+        raise GeneratorError("the server's event stream ended too early; try again")

@@ -143,13 +143,24 @@ def open_collection(
         DamagedStore: SQLite cannot read it.
         StoreError: It cannot be opened or created.
     """
-    name = _checked_name(name)
-    directory = home / "collections" / name
-    if not (directory / TRUTH).exists():
-        if not create:
-            raise UnknownCollection(_unknown(home, name))
+    directory = home / "collections" / _checked_name(name)
+    if not create:
+        require_collection(home, name)
+    elif not (directory / TRUTH).exists():
         _create(directory, encoder.identity)
     return Collection(directory, encoder)
+
+
+def require_collection(home: Path, name: str) -> None:
+    """Raise if there is no such collection; needs no encoder, so ask before loading one.
+
+    Raises:
+        UsageError: The name cannot be the name of a collection.
+        UnknownCollection: There is none of that name.
+    """
+    name = _checked_name(name)
+    if not (home / "collections" / name / TRUTH).exists():
+        raise UnknownCollection(_unknown(home, name))
 
 
 def list_collections(home: Path) -> list[CollectionInfo]:

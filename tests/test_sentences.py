@@ -63,9 +63,11 @@ def test_sentences_keep_document_offsets() -> None:
     assert all(document[s.start : s.end] == s.text for s in found)
 
 
-def test_a_heading_is_no_sentence() -> None:
-    found = ev.sentences_of([passage("# Bridges\n\nOla Fenn built it.")])
+@pytest.mark.parametrize("heading", ["# Bridges", "The reversal curse", "反转诅咒"])
+def test_a_heading_is_no_sentence(heading: str) -> None:
+    found = ev.sentences_of([passage(f"{heading}\n\nOla Fenn built it.")])
     assert [s.text for s in found] == ["Ola Fenn built it."]
+    assert [s.text for s in ev.sentences_of([passage(heading)])] == [heading]
 
 
 @pytest.mark.parametrize(
