@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+LIMIT ?= 100
 READY := $(VENV)/.ready
 EXAMPLES := What_is_catastrophic_forgetting? 什么是灾难性遗忘？ \
   Why_do_language_models_hallucinate? 什么是反转诅咒？
-SOURCES := ingest retrieval model eval app benchmarks examples tests
+SOURCES := ingest retrieval model eval app benchmarks docs examples tests
 
 .PHONY: chat test lint types fix docs bench clean
 
@@ -33,7 +34,8 @@ docs: $(READY)
 	$(BIN)/python -m docs.generate
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.answering --data $(DATA)
+	@mkdir -p build
+	$(BIN)/python -m benchmarks.answering --data $(DATA) --limit $(LIMIT) --out build/answering.jsonl --resume
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -115,8 +115,8 @@ def with_fixed_dates(archive: bytes) -> bytes:
 
 def build_pdf(blocks: list[Block], language: str) -> bytes:
     """Return a PDF with page numbers; Chinese uses STSong-Light, which every viewer replaces."""
-    from reportlab.lib.units import cm  # type: ignore[import-untyped]
-    from reportlab.platypus import SimpleDocTemplate  # type: ignore[import-untyped]
+    from reportlab.lib.units import cm
+    from reportlab.platypus import SimpleDocTemplate
 
     written = io.BytesIO()
     template = SimpleDocTemplate(
@@ -134,10 +134,10 @@ def build_pdf(blocks: list[Block], language: str) -> bytes:
 
 def flowables(blocks: list[Block], *, chinese: bool) -> Iterator[Any]:
     """Yield what reportlab lays out, one item a block."""
-    from reportlab.lib.colors import grey  # type: ignore[import-untyped]
-    from reportlab.lib.styles import ParagraphStyle  # type: ignore[import-untyped]
-    from reportlab.pdfbase import pdfmetrics  # type: ignore[import-untyped]
-    from reportlab.pdfbase.cidfonts import UnicodeCIDFont  # type: ignore[import-untyped]
+    from reportlab.lib.colors import grey
+    from reportlab.lib.styles import ParagraphStyle
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.cidfonts import UnicodeCIDFont
     from reportlab.platypus import PageBreak, Paragraph, Table
 
     font, bold = "Helvetica", "Helvetica-Bold"
