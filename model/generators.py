@@ -98,7 +98,7 @@ class ScriptedGenerator:
 
     def count_tokens(self, text: str) -> int:
         """Count a token for every four bytes, rounded up: close to real tokenizers."""
-        return (len(text.encode()) + 3) // 4
+        return (len(text.encode("utf-8", "replace")) + 3) // 4
 
 
 class LlamaCppGenerator:
@@ -218,13 +218,17 @@ def _start_llama_server(
     params.verbosity = -1
     params.ui = False
     params.endpoint_slots = False
+    params.endpoint_metrics = True
     params.api_keys = [key]
     try:
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise WeightsError(
             f"llama.cpp cannot load {path}; set generator.model to a sound GGUF file"
         ) from error
+    # Answered by the server's main loop: a server that is dropped before that loop runs hangs.
+    server.handle_metrics()
+    return server
 
 
 def _core_count() -> int:
@@ -612,7 +616,7 @@ class OpenAIGenerator:
 
     def count_tokens(self, text: str) -> int:
         """Estimate: the server's tokenizer is unknown, so count high (a token per three bytes)."""
-        return (len(text.encode()) + 2) // 3
+        return (len(text.encode("utf-8", "replace")) + 2) // 3
 
 
 def _read_events(lines: Iterator[str]) -> Iterator[str]:
