@@ -40,11 +40,16 @@ def read(draft: str, passage_numbers: Sequence[int]) -> list[DraftClaim]:
         cited = tuple(
             number for number in _cited_numbers(sentence) if number in set(passage_numbers)
         )
-        text = _MARK.sub("", sentence).strip()
+        text = unmarked(sentence)
         is_new = all(claim.text != text for claim in claims)
         if any(char.isalnum() for char in text) and is_new and not is_refusal(text):
             claims.append(DraftClaim(text, cited))
     return claims
+
+
+def unmarked(text: str) -> str:
+    """Return the text without its citation marks."""
+    return _MARK.sub("", text).strip()
 
 
 def is_refusal(text: str) -> bool:

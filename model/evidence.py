@@ -10,11 +10,13 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingest.languages import IDEOGRAPHS, split_sentences
 from retrieval.passages import Passage
+
+LONGEST_SENTENCE = 400  # characters; a longer one is cut, so that a citation stays readable
 
 _WORD = re.compile(rf"[{IDEOGRAPHS}]+|[^\W_{IDEOGRAPHS}]+(?:['’.][^\W\d_{IDEOGRAPHS}]+)*")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -182,10 +184,27 @@ def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
     found: list[Sentence] = []
     for passage in passages:
         text, base = passage.chunk.text, passage.chunk.start
-        spans = split_sentences(text)
+        spans = [piece for span in split_sentences(text) for piece in _pieces(text, *span)]
         stated = [span for span in spans if not is_heading(text[slice(*span)])] or spans
         found += [Sentence(passage, base + a, base + b, text[a:b]) for a, b in stated]
     return found
+
+
+def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield a span in pieces of at most `LONGEST_SENTENCE`, cut after a pause where there is one.
+
+    Text without punctuation (logs, tables) would otherwise be one sentence of any length.
+    """
+    while end - start > LONGEST_SENTENCE:
+        window = text[start : start + LONGEST_SENTENCE]
+        pause = max(window.rfind(mark) for mark in "，,；;、：: \n") + 1
+        cut = start + (pause if pause > LONGEST_SENTENCE // 2 else LONGEST_SENTENCE)
+        yield start, cut
+        start = cut
+        while start < end and text[start].isspace():
+            start += 1
+    if start < end:
+        yield start, end
 
 
 def is_heading(text: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ingest.languages import detect_language
+from model.claims import unmarked
 from model.evidence import Sentence, has_chinese
 
 CountTokens = Callable[[str], int]
@@ -26,10 +27,14 @@ class Prompt:
     stop: tuple[str, ...] = ()
 
     def as_text(self) -> str:
-        """Return the whole prompt as one text for a model without a chat template."""
-        turns = [f"{user}\n{self.cue} {reply}".rstrip() for user, reply in self.examples]
-        blocks = [self.instruction, *turns, f"{self.user}\n{self.cue}"]
-        return "\n\n".join(block for block in blocks if block)
+        """Return the whole prompt as one text for a model without a chat template.
+
+        Worked examples teach a base model better than instructions and citation marks, which
+        lowered F1 with a 270M model (docs/log.md); the verifier finds the citations of its drafts.
+        """
+        turns = [f"{user}\n{self.cue} {unmarked(reply)}" for user, reply in self.examples]
+        opening = [] if turns or not self.instruction else [self.instruction]
+        return "\n\n".join([*opening, *turns, f"{self.user}\n{self.cue}"])
 
     def as_messages(self) -> list[dict[str, str]]:
         """Return the prompt as chat messages with "role" and "content"."""
@@ -46,7 +51,7 @@ class PromptOptions:
     """What goes into the prompt."""
 
     examples: int = 3  # worked examples before the question; 0 is zero-shot
-    passage_tokens: int = 450  # budget for all passages together, in generator tokens
+    passage_tokens: int = 160  # budget for all passages together, in generator tokens
     chat_instruction: str = ""  # replaces the built-in instruction of that language
 
 
@@ -57,6 +62,7 @@ class _Wording:
     instruction: str
     question: str
     cue: str
+    stop: tuple[str, ...]
     examples: tuple[tuple[str, str, str], ...]  # (passages, question, reply)
 
 
@@ -68,6 +74,7 @@ _ENGLISH = _Wording(
     ),
     question="Question:",
     cue="Answer:",
+    stop=("\n",),
     examples=(
         (
             "[1] Tea from Orra is harvested twice a year. The spring harvest is exported, because"
@@ -98,6 +105,7 @@ _CHINESE = _Wording(
     ),
     question="问题：",
     cue="答案：",
+    stop=("\n", "。", "？"),
     examples=(
         (
             "[1] 奥拉茶每年采收两次。春茶大多出口，因为它的叶子香气更持久。\n"
@@ -135,7 +143,7 @@ def build_prompt(
         examples=tuple((turn(shown, asked), reply) for shown, asked, reply in examples),
         user=turn(numbered, question),
         cue=wording.cue,
-        stop=("\n",),
+        stop=wording.stop,
     )
 
 

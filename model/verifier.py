@@ -22,6 +22,8 @@ from model import evidence as ev
 from retrieval.encoders import Encoder, Vectors
 from retrieval.passages import Passage
 
+MOST_SENTENCES = 64  # embedded for one question: about two seconds on two cores
+
 Features = Mapping[str, float]
 
 
@@ -153,6 +155,15 @@ def statement_features(claim: str, sentences: Sequence[str], similarity: float) 
     }
 
 
+def _nearest(sentences: list[ev.Sentence], asked: Sequence[str]) -> list[ev.Sentence]:
+    """Return at most `MOST_SENTENCES`, those that share most terms with the question, in order."""
+    if len(sentences) <= MOST_SENTENCES:
+        return sentences
+    shares = [ev.coverage(asked, ev.content_terms(sentence.text)) for sentence in sentences]
+    kept = sorted(range(len(sentences)), key=lambda i: (-shares[i], i))[:MOST_SENTENCES]
+    return [sentences[i] for i in sorted(kept)]
+
+
 class QuestionEvidence:
     """The sentences of a question's passages with the probability that each holds the answer."""
 
@@ -166,9 +177,9 @@ class QuestionEvidence:
         """Score every sentence; one batch through the encoder."""
         self.question = question
         self.language = calibration_language(question)
-        self.sentences = ev.sentences_of(passages)
         self.calibration = calibration or default_calibration()
         self.question_terms = ev.content_terms(question)
+        self.sentences = _nearest(ev.sentences_of(passages), self.question_terms)
         self.terms = [ev.content_terms(sentence.text) for sentence in self.sentences]
         self._rarity = ev.rarity(self.terms)
         self.similarities = self._cosines(encoder)

@@ -1,11 +1,18 @@
 """Fixtures for all tests: a home folder of their own, no network, and the real default models."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ingest.chunking import ChunkingOptions
+from ingest.pipeline import run
+from model.assistant import Assistant
+from model.generators import LlamaCppGenerator
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder
+from retrieval.search import CollectionSearcher
+from retrieval.store import open_collection
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, later than this
 
@@ -40,3 +47,20 @@ def gemma_gguf(weights_home: Path) -> Path:
     from model.weights import prepare_gemma_gguf
 
     return prepare_gemma_gguf(weights_home)
+
+
+@pytest.fixture(scope="session")
+def knowledge(
+    e5_encoder: Encoder, gemma_gguf: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Assistant]:
+    """Return the default assistant, all parts real, over the sample knowledge."""
+    folder = tmp_path_factory.mktemp("knowledge")
+    with open_collection(folder, "default", e5_encoder, create=True) as collection:
+        sources = [Path(__file__).resolve().parent.parent / "examples" / "knowledge"]
+        report = run(sources, collection, ChunkingOptions())
+        assert len(report.outcomes) == 10 and not report.failed
+        yield Assistant(
+            generator=LlamaCppGenerator(gemma_gguf, name="gemma-3-270m"),
+            encoder=e5_encoder,
+            searcher=CollectionSearcher(collection),
+        )

@@ -293,3 +293,29 @@ def test_port_in_use_names_the_remedy() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=rf"port {port} is in use; .*--port"):
             serve_chat(ScriptedAssistant(), collection="coast", port=port, block=False)
+
+
+@pytest.mark.weights
+def test_real_weights_answer_cite_and_abstain(
+    chat_page: Callable[..., ChatPage], knowledge: Assistant
+) -> None:
+    chat = chat_page(knowledge)
+    chat.page.set_default_timeout(60_000)
+    for count, (question, words) in enumerate(
+        [
+            ("In which year was the transformer introduced?", "2017"),
+            ("预训练是一种什么压缩？", "有损压缩"),
+            ("红烧肉要炖多长时间？", None),
+        ],
+        start=1,
+    ):
+        chat.ask(question)
+        answer = chat.page.locator(".tether-answer").nth(count - 1)
+        answer.wait_for()
+        turn = chat.page.locator("details.tether-turn[open]")
+        if words:
+            assert words in " ".join(turn.locator("mark").all_inner_texts())
+        else:
+            assert "is-abstained" in (answer.get_attribute("class") or "")
+            assert turn.locator("mark").count() == 0
+    assert chat.outside_requests() == []

@@ -34,9 +34,16 @@ def test_zero_shot_and_few_shot(shots: int) -> None:
     prompt = build_prompt("Who?", [(1, "Ola.")], PromptOptions(examples=shots))
     assert len(prompt.examples) == shots
     assert prompt.as_text().count("Answer:") == shots + 1
+    assert (prompt.instruction in prompt.as_text()) == (shots == 0)
     assert [m["role"] for m in prompt.as_messages()] == (
         ["system"] + ["user", "assistant"] * shots + ["user"]
     )
+
+
+def test_only_chat_models_are_shown_how_to_cite() -> None:
+    prompt = build_prompt("Who?", [(1, "Ola.")], PromptOptions())
+    assert "Marta Lindqvist [2]" in prompt.as_messages()[2]["content"]
+    assert "Answer: Marta Lindqvist\n" in prompt.as_text()
 
 
 def test_everything_fits_a_large_budget() -> None:

@@ -84,3 +84,11 @@ def test_a_heading_is_no_sentence(heading: str) -> None:
 )
 def test_the_kind_of_thing_asked_for(question: str, sentence: str, match: float) -> None:
     assert ev.type_match(question, sentence) == match
+
+
+def test_text_without_punctuation_is_cut_into_readable_pieces() -> None:
+    text = "word " * 1000 + "长" * 1000
+    found = ev.sentences_of([passage(text)])
+    assert all(0 < len(s.text) <= ev.LONGEST_SENTENCE for s in found)
+    assert all(text[s.start : s.end] == s.text for s in found)
+    assert "".join("".join(s.text.split()) for s in found) == "".join(text.split())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from model.verifier import (
+    MOST_SENTENCES,
     Calibration,
     Logistic,
     OverlapVerifier,
@@ -85,6 +86,16 @@ def test_the_sentence_that_answers_is_the_likeliest() -> None:
     index, relevance = found.best()
     assert found.sentences[index].text.startswith("The Zarnith bridge")
     assert relevance == max(found.relevance)
+
+
+def test_of_very_many_sentences_the_nearest_are_weighed() -> None:
+    encoder = HashingEncoder()
+    question = "Who built the Zarnith bridge?"
+    noise = " ".join(f"Item {i} is stored in cupboard {i}." for i in range(500))
+    passages = given_passages([noise, TEXTS[0]], question, encoder)
+    found = QuestionEvidence(question, passages, encoder, plain_calibration())
+    assert len(found.sentences) == MOST_SENTENCES
+    assert "Ola Fenn" in found.sentences[found.best()[0]].text
 
 
 def test_a_claim_is_cited_to_the_passage_that_holds_it_not_to_the_one_it_names() -> None:
