@@ -32,7 +32,7 @@ class EncoderSettings:
     """Which encoder embeds documents and questions."""
 
     model: str = "multilingual-e5-small"  # that name, a folder, a hub id, or "hashing" (no model)
-    device: Device = "auto"
+    device: Device = "auto"  # auto takes a GPU if torch sees one
 
 
 @dataclass(frozen=True, slots=True)

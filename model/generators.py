@@ -28,12 +28,12 @@ PromptStyle = Literal["auto", "completion", "chat"]
 class Decoding:
     """How the next token is chosen."""
 
-    strategy: Literal["greedy", "beam", "sample"] = "greedy"
+    strategy: Literal["greedy", "beam", "sample"] = "greedy"  # beam: transformers only
     temperature: float = 0.7  # sampling only
     top_p: float = 0.95  # sampling only, share of probability mass kept
     seed: int = 0  # sampling only
     beams: int = 4  # beam search only, transformers backend
-    max_new_tokens: int = 64
+    max_new_tokens: int = 64  # longest draft, in generator tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Hit:
 class SearchOptions:
     """How a collection is searched."""
 
-    mode: Mode = "hybrid"
+    mode: Mode = "hybrid"  # hybrid fuses the ranks of the other two
     top_k: int = 5  # passages
     candidates: int = 50  # hits of each search that enter the fusion
 
