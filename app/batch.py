@@ -5,6 +5,7 @@ row goes on. Knows how rows look, not how to answer.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from model.assistant import Assistant, checked_question
 from model.verifier import Verifier
 from retrieval.encoders import Encoder
 from retrieval.search import Searcher, given_passages
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Handle = Callable[[Sequence[Row]], Sequence[Row]]
@@ -39,14 +42,15 @@ def run(lines: Iterable[str], handle: Handle, group: int = 1) -> Iterator[Row]:
 
 def needs_store(lines: Iterable[str]) -> bool:
     """Tell whether a row of an ask batch brings no passages of its own."""
-    return any("passages" not in _parse(line) for line in lines if line.strip())
+    rows = [_parse(line) for line in lines if line.strip()]
+    return any("passages" not in row for row in rows if "error" not in row)
 
 
 def _parse(line: str) -> Row:
     """Return the row, or an object that already holds its error."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return _failure(None, UsageError(f"not a line of JSON: {error}; write one object a line"))
     if not isinstance(row, dict):
         return _failure(None, UsageError("not a JSON object; write one object a line"))
@@ -64,13 +68,20 @@ def _handle(rows: Sequence[Row], handle: Handle) -> Iterator[Row]:
     try:
         results = iter(handle(sound) if sound else [])
         handled = [row if "error" in row else {"id": row.get("id")} | next(results) for row in rows]
-    except TetherError as error:
+    except Exception as error:  # one row of thousands must never end the batch
         if len(rows) > 1:
             for row in rows:
                 yield from _handle([row], handle)
             return
+        if not isinstance(error, TetherError):
+            logger.exception("a batch row failed")
         handled = [_failure(rows[0].get("id"), error)]
     yield from handled
+
+
+def as_line(row: Row) -> str:
+    """Return a row as one line of JSON; half characters, which UTF-8 cannot hold, become "?"."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
 
 
 def answering(

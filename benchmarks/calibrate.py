@@ -2,8 +2,9 @@
 
     python -m benchmarks.calibrate --data ../shared/data --passages 200 --seed 0
 
-Fits on train files only (for statements, where there are none, on dev files, scored by
-cross-validation over whole claims), so that the dev rows of `benchmarks/answering.py` stay unseen.
+Fits on train files only (for statements, where there are none, on dev files), so that the dev rows
+of `benchmarks/answering.py` stay unseen. Thresholds and figures come from five-fold
+cross-validation over whole paragraphs or claims.
 Drafts of the generator are kept in --cache, so that a stopped run goes on where it was.
 """
 
@@ -31,11 +32,14 @@ from model.claims import read
 from model.generators import Generator
 from model.prompts import build_prompt, pack
 from model.verifier import (
+    HELD_SHARE,
     Calibration,
     Logistic,
     QuestionEvidence,
     answer_features,
+    is_grounded,
     locate,
+    split_evidence,
     statement_features,
 )
 from retrieval.encoders import Encoder, EncoderIdentity, Vectors
@@ -48,17 +52,26 @@ STATEMENTS = (  # licences allow their use; non-commercial and press sets stay o
     "fever_symmetric/fever_symmetric.dev.jsonl.gz",
     "begin/begin.train.jsonl.gz",
 )
+RULED = ("says", "_missing", "negation_differs")  # constant among grounded drafts
 RIGHT_F1 = 0.5  # a draft at or above it counts as right
 
 Row = tuple[dict[str, float], int, str]  # features, label, cluster
 
 
 class RememberingEncoder:
-    """Wraps an encoder and never embeds the same text twice."""
+    """Wraps an encoder and never embeds the same text twice, nor in a later run."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, file: Path) -> None:
         self._encoder = encoder
-        self._vectors: dict[tuple[str, str], np.ndarray] = {}
+        self._file = file
+        self._vectors: dict[str, np.ndarray] = {}
+        if file.exists():
+            with np.load(file, allow_pickle=False) as kept:
+                self._vectors = dict(zip(kept["keys"].tolist(), kept["vectors"], strict=True))
+
+    def save(self) -> None:
+        """Keep all vectors for later runs."""
+        np.savez(self._file, keys=list(self._vectors), vectors=np.stack([*self._vectors.values()]))
 
     @property
     def identity(self) -> EncoderIdentity:
@@ -76,10 +89,13 @@ class RememberingEncoder:
     def _remembered(
         self, kind: str, texts: list[str], encode: Callable[[list[str]], Vectors]
     ) -> Vectors:
-        new = list(dict.fromkeys(t for t in texts if (kind, t) not in self._vectors))
+        def key(text: str) -> str:
+            return hashlib.sha256(f"{kind}\n{text}".encode()).hexdigest()
+
+        new = list(dict.fromkeys(text for text in texts if key(text) not in self._vectors))
         if new:
-            self._vectors |= {(kind, t): v for t, v in zip(new, encode(new), strict=True)}
-        rows = [self._vectors[kind, text] for text in texts]
+            self._vectors |= {key(t): v for t, v in zip(new, encode(new), strict=True)}
+        rows = [self._vectors[key(text)] for text in texts]
         return np.stack(rows) if rows else np.empty((0, self.identity.dimension), np.float32)
 
 
@@ -140,15 +156,24 @@ def sentence_rows(asked: Asked, evidence: QuestionEvidence) -> list[Row]:
 
 
 def fit(rows: Sequence[Row], names: Sequence[str], balanced: bool = False) -> Logistic:
-    """Return the logistic function with the least regularised log loss."""
+    """Return the logistic function with the least regularised log loss.
+
+    Features are brought to one scale first, so that all are regularised alike (cosines span a
+    tenth of what shares span), and the scale is folded back into the weights.
+    """
     from sklearn.linear_model import LogisticRegression
 
     x = np.array([[features[name] for name in names] for features, _, _ in rows])
     y = np.array([label for _, label, _ in rows])
+    mean, scale = x.mean(axis=0), np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
     model = LogisticRegression(C=1.0, max_iter=2000, class_weight="balanced" if balanced else None)
-    model.fit(x, y)
-    weights = {name: round(float(w), 4) for name, w in zip(names, model.coef_[0], strict=True)}
-    return Logistic(round(float(model.intercept_[0]), 4), weights)
+    model.fit((x - mean) / scale, y)
+    weights = model.coef_[0] / scale
+    bias = float(model.intercept_[0] - weights @ mean)
+    return Logistic(
+        round(bias, 4),
+        {name: round(float(w), 4) for name, w in zip(names, weights, strict=True)},
+    )
 
 
 def auroc(scores: Iterable[float], labels: Iterable[int]) -> float:
@@ -200,8 +225,7 @@ def answer_rows(asked: Asked, evidence: QuestionEvidence, draft: str) -> list[tu
         right = (
             asked.answerable and f1(claim.text, asked.case.answers, asked.case.language) >= RIGHT_F1
         )
-        grounded = best["terms"] >= 0.75 and not best["numbers_missing"]
-        rows.append(((best, int(right), asked.case.cluster), grounded))
+        rows.append(((best, int(right), asked.case.cluster), is_grounded(best, HELD_SHARE)))
     return rows
 
 
@@ -242,8 +266,6 @@ def chinese_pairs(cases: Sequence[Case], seed: int) -> Iterator[tuple[str, str, 
 
 def statement_rows(pairs: Sequence[tuple[str, str, int, str, str]], encoder: Encoder) -> list[Row]:
     """Return the features of labelled (claim, evidence) pairs."""
-    from model.verifier import split_evidence
-
     sentences = [split_evidence(evidence) for _, evidence, *_ in pairs]
     claims = encoder.encode_queries([claim for claim, *_ in pairs])
     encoder.encode_passages([s for group in sentences for s in group])
@@ -254,12 +276,15 @@ def statement_rows(pairs: Sequence[tuple[str, str, int, str, str]], encoder: Enc
     return rows
 
 
-def cross_validated(rows: Sequence[Row], names: Sequence[str], folds: int = 5) -> list[float]:
+def cross_validated(
+    rows: Sequence[Row], names: Sequence[str], balanced: bool = False, folds: int = 5
+) -> list[float]:
     """Return each row's probability by a function fitted on the other folds' clusters."""
     fold = [int(hashlib.sha256(c.encode()).hexdigest(), 16) % folds for _, _, c in rows]
     scores = [0.0] * len(rows)
     for k in range(folds):
-        function = fit([r for r, f in zip(rows, fold, strict=True) if f != k], names, balanced=True)
+        rest = [r for r, f in zip(rows, fold, strict=True) if f != k]
+        function = fit(rest, names, balanced)
         for i, f in enumerate(fold):
             if f == k:
                 scores[i] = function.probability(rows[i][0])
@@ -295,13 +320,13 @@ def main() -> None:
     parser.add_argument("--statements", type=int, default=600, help="labelled pairs a set")
     parser.add_argument("--drafts", type=int, default=200, help="questions to draft a language")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", type=Path, required=True, help="folder of remembered drafts")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
     parser.add_argument("--out", type=Path, default=Path("model/calibration.json"))
     arguments = parser.parse_args()
     data = find_data(arguments.data)
     arguments.cache.mkdir(parents=True, exist_ok=True)
     settings = load_settings()
-    encoder = RememberingEncoder(build_encoder(settings))
+    encoder = RememberingEncoder(build_encoder(settings), arguments.cache / "vectors.npz")
     generator = build_generator(settings)
     result: dict[str, Any] = {
         "sentence": {},
@@ -325,7 +350,9 @@ def main() -> None:
     figures = result["provenance"]["figures"]
     for language in ("en", "zh"):
         fit_language(language, data, encoder, generator, arguments, result)
+        encoder.save()
     fit_statements(data, encoder, arguments, result)
+    encoder.save()
     arguments.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
     print(json.dumps(figures, indent=2))
 
@@ -339,7 +366,7 @@ def fit_language(
     result: dict[str, Any],
 ) -> None:
     """Fit the sentence and answer functions of one language."""
-    figures = result["provenance"]["figures"]
+    figures: dict[str, Any] = {}
     cases = choose_cases(data, language, arguments.passages, arguments.seed)
     asked = with_passages(cases, encoder, arguments.seed)
     found = [given_passages(a.texts, a.case.question, encoder) for a in asked]
@@ -350,53 +377,75 @@ def fit_language(
     rows = [row for a, e in zip(asked, rough, strict=True) for row in sentence_rows(a, e)]
     names = list(rows[0][0])
     sentence = fit(rows, names)
-    figures[f"sentence_auroc_{language}"] = round(
-        auroc([sentence.probability(f) for f, _, _ in rows], [y for _, y, _ in rows]), 4
-    )
+    unseen = cross_validated(rows, names)  # thresholds are chosen on folds the fit did not see
+    figures[f"sentence_auroc_{language}"] = round(auroc(unseen, [y for _, y, _ in rows]), 4)
+    best = best_sentences(rough, rows, unseen)
+    sentence = with_threshold(sentence, utility_threshold(best))
+    figures[f"quotation_right_{language}"] = round(float(np.mean([right for _, right in best])), 4)
+    figures |= coverage_figures("quotation", language, best, sentence.threshold, len(best))
     calibration = Calibration({language: sentence}, {}, {language: sentence}, {language: 0.0})
     evidence = [
         QuestionEvidence(a.case.question, p, encoder, calibration)
         for a, p in zip(asked, found, strict=True)
     ]
-    best = []
-    for a, e in zip(asked, evidence, strict=True):
-        index, relevance = e.best()
-        labels = sentence_rows(a, e)
-        best.append((relevance, bool(labels[index][1])))
-    sentence = with_threshold(sentence, utility_threshold(best))
-    figures[f"quotation_right_{language}"] = round(float(np.mean([right for _, right in best])), 4)
-    above = [right for score, right in best if score >= sentence.threshold]
-    figures[f"quotation_coverage_{language}"] = round(len(above) / len(best), 4)
-    figures[f"quotation_precision_{language}"] = round(float(np.mean(above)), 4) if above else None
     print(language, "sentences", len(rows), figures, flush=True)
 
+    budget = load_settings({}, {}).prompt.passage_tokens
     drafted = [
         (pair, e.best()[1])
         for a, e in list(zip(asked, evidence, strict=True))[: arguments.drafts]
-        for pair in answer_rows(
-            a,
-            e,
-            draft_of(e, generator, arguments.cache, load_settings({}, {}).prompt.passage_tokens),
-        )
+        for pair in answer_rows(a, e, draft_of(e, generator, arguments.cache, budget))
     ]
     kept = [(row, top) for (row, grounded), top in drafted if grounded]
-    answer = fit([row for row, _ in kept], list(kept[0][0][0]))
-    scored = [(answer.probability(f), bool(y)) for (f, y, _), _ in kept]
+    answer_features_used = [name for name in kept[0][0][0] if not name.endswith(RULED)]
+    answer_rows_kept = [row for row, _ in kept]
+    answer = fit(answer_rows_kept, answer_features_used)
+    scores = cross_validated(answer_rows_kept, answer_features_used)
+    scored = [(s, bool(y)) for s, (_, y, _) in zip(scores, answer_rows_kept, strict=True)]
     answer = with_threshold(answer, utility_threshold(scored))
-    above = [right for score, right in scored if score >= answer.threshold]
     tops = sorted(top for (_, y, _), top in kept if y)
     result["sentence"][language] = as_json(sentence)
     result["answer"][language] = as_json(answer)
     result["abstain_below"][language] = round(tops[int(0.02 * len(tops))] if tops else 0.0, 4)
     figures |= {
         f"drafts_{language}": len(drafted),
+        f"drafts_right_{language}": sum(row[1] for (row, _), _ in drafted),
         f"drafts_grounded_{language}": len(kept),
-        f"drafts_right_{language}": sum(y for (_, y, _), _ in kept),
+        f"drafts_grounded_right_{language}": sum(y for (_, y, _), _ in kept),
         f"answer_auroc_{language}": round(auroc(*zip(*scored, strict=True)), 4),
-        f"answer_coverage_{language}": round(len(above) / len(drafted), 4),
-        f"answer_precision_{language}": round(float(np.mean(above)), 4) if above else None,
+        **coverage_figures("answer", language, scored, answer.threshold, len(drafted)),
     }
+    result["provenance"]["figures"] |= figures
     print(language, "answers", figures, flush=True)
+
+
+def best_sentences(
+    evidence: Sequence[QuestionEvidence], rows: Sequence[Row], scores: Sequence[float]
+) -> list[tuple[float, bool]]:
+    """Return each question's highest score of a sentence, and whether that sentence is right."""
+    best = []
+    start = 0
+    for one in evidence:
+        end = start + len(one.sentences)
+        top = max(range(start, end), key=lambda i: scores[i])
+        best.append((scores[top], bool(rows[top][1])))
+        start = end
+    return best
+
+
+def coverage_figures(
+    kind: str,
+    language: str,
+    scored: Sequence[tuple[float, bool]],
+    threshold: float,
+    questions: int,
+) -> dict[str, Any]:
+    """Return the share of questions above the threshold, and how many of those are right."""
+    above = [right for score, right in scored if score >= threshold]
+    return {
+        f"{kind}_coverage_{language}": round(len(above) / questions, 4),
+        f"{kind}_precision_{language}": round(float(np.mean(above)), 4) if above else None,
+    }
 
 
 def fit_statements(
@@ -411,7 +460,12 @@ def fit_statements(
     for language, pairs in (("en", english), ("zh", chinese)):
         rows = statement_rows(pairs, encoder)
         names = list(rows[0][0])
-        scores = cross_validated(rows, names)
+        scores = [
+            score * is_grounded(features)
+            for score, (features, _, _) in zip(
+                cross_validated(rows, names, balanced=True), rows, strict=True
+            )
+        ]
         threshold = balanced_threshold([(s, y) for s, (_, y, _) in zip(scores, rows, strict=True)])
         for name in dict.fromkeys(p[4] for p in pairs):
             members = [i for i, p in enumerate(pairs) if p[4] == name]

@@ -11,6 +11,7 @@ from French would need a model and nothing downstream depends on it.
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 IDEOGRAPHS = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
@@ -41,6 +42,17 @@ def detect_language(text: str) -> str:
     if chinese >= 0.6 * known:
         return "zh"
     return "en" if chinese <= 0.25 * known else "mixed"
+
+
+def question_language(text: str) -> Literal["zh", "en"]:
+    """Return the language to answer a question in: Chinese where any is mixed in as a language.
+
+    An English question that only names something in Chinese stays English.
+    """
+    language = detect_language(text)
+    if language == "und":
+        return "zh" if _IDEOGRAPH.search(text) else "en"
+    return "en" if language == "en" else "zh"
 
 
 def _sample(text: str) -> str:

@@ -15,14 +15,7 @@ from model.claims import DraftClaim, marked, read
 from model.evidence import Sentence
 from model.generators import Decoding, Generator
 from model.prompts import Prompt, PromptOptions, build_prompt, pack
-from model.verifier import (
-    Calibration,
-    QuestionEvidence,
-    calibration_language,
-    default_calibration,
-    judge_answer,
-)
-from retrieval.encoders import Encoder
+from model.verifier import QuestionEvidence, Verifier
 from retrieval.passages import Passage
 from retrieval.search import Searcher
 
@@ -86,31 +79,29 @@ class Assistant:
         self,
         *,
         generator: Generator,
-        encoder: Encoder,
+        verifier: Verifier,
         searcher: Searcher | None = None,
         prompt: PromptOptions | None = None,
         decoding: Decoding | None = None,
         top_k: int = 5,
-        calibration: Calibration | None = None,
     ) -> None:
         """Put the parts together.
 
         Args:
             generator: Writes the draft.
-            encoder: Embeds the sentences that the draft is checked against.
+            verifier: Weighs the sentences of the passages and judges each claim of the draft.
             searcher: Finds passages; None if every question brings its own.
             prompt: What goes into the prompt.
             decoding: How the draft is decoded.
             top_k: Passages a question.
-            calibration: Thresholds of verification and abstention; None takes the shipped ones.
         """
         self._generator = generator
-        self._encoder = encoder
+        self._verifier = verifier
         self._searcher = searcher
         self._prompt = prompt or PromptOptions()
         self._decoding = decoding or Decoding()
         self._top_k = top_k
-        self._calibration = calibration or default_calibration()
+        self._calibration = verifier.calibration
 
     def ask(
         self,
@@ -153,7 +144,7 @@ class Assistant:
             found = tuple(self._find(question, passages, top_k))
         yield Retrieved(found)
         with timings.stage("evidence"):
-            evidence = QuestionEvidence(question, found, self._encoder, self._calibration)
+            evidence = self._verifier.weigh(question, found)
         draft = ""
         if evidence.best()[1] >= self._calibration.abstain_below[evidence.language]:
             for piece in self._draft(evidence, timings):
@@ -161,7 +152,7 @@ class Assistant:
                 yield Drafted(piece)
         with timings.stage("verify"):
             drafted = read(draft, [passage.number for passage in found])
-            claims = [claim for one in drafted if (claim := _judge(evidence, one))]
+            claims = [claim for one in drafted if (claim := self._judge(evidence, one))]
             status = _status(claims, drafted)
             if not claims and (quotation := self._quotation(evidence)):
                 claims, status = [quotation], "supported"
@@ -213,6 +204,13 @@ class Assistant:
         text = " ".join(claim.text for claim in claims)
         yield Finished(Answer(question, text, claims, (), "unverified", timings.close()))
 
+    def _judge(self, evidence: QuestionEvidence, drafted: DraftClaim) -> Claim | None:
+        """Return the claim with exact citations if the verifier supports it."""
+        verdict = self._verifier.judge_answer(evidence, drafted.text, drafted.cited)
+        if not verdict.supported:
+            return None
+        return Claim(drafted.text, tuple(map(_cite, verdict.sentences)), verdict.support)
+
     def _quotation(self, evidence: QuestionEvidence) -> Claim | None:
         """Return the likeliest sentence as a quotation if it answers well enough."""
         index, relevance = evidence.best()
@@ -237,14 +235,6 @@ def checked_question(question: str) -> str:
             " put long text into a document, ingest it, and ask about it"
         )
     return question
-
-
-def _judge(evidence: QuestionEvidence, drafted: DraftClaim) -> Claim | None:
-    """Return the claim with exact citations if the verifier supports it."""
-    verdict = judge_answer(evidence, drafted.text, drafted.cited)
-    if not verdict.supported:
-        return None
-    return Claim(drafted.text, tuple(map(_cite, verdict.sentences)), verdict.support)
 
 
 def _cite(sentence: Sentence) -> Citation:
@@ -274,7 +264,7 @@ def _answer(
 ) -> Answer:
     """Return the answer whose text holds verified claims with their marks, and nothing else."""
     if not claims:
-        text = ABSTENTION[calibration_language(evidence.question)]
+        text = ABSTENTION[evidence.language]
         return Answer(evidence.question, text, (), passages, "abstained", timings)
     parts = []
     for claim in claims:

@@ -13,12 +13,16 @@ from ingest.languages import split_sentences
 
 _MARK = re.compile(r"\s*[\[【［]\s*(\d{1,3}(?:\s*[,，、;-]\s*\d{1,3})*)\s*[\]】］]")
 _MARKS_AFTER_STOP = re.compile(r"([.!?。！？；;])((?:\s*[\[【［][\d\s,，、;-]+[\]】］])+)")
+_SOURCES = r"(?:the |these |this |any )?(?:passages?|documents?|texts?|context|sources?|i)"
 _REFUSAL = re.compile(
-    r"\b(?:do(?:es)? not|don't|doesn't|cannot|can't|not) (?:say|know|mention|state|contain|answer"
-    r"|provide|specified|mentioned|stated)\b|\bunknown\b|\bno answer\b|\bnot (?:given|available)\b"
-    r"|资料(?:中)?(?:没有|未|并未|不)|文档(?:中)?(?:没有|未)|(?:没有|未|并未)(?:提及|提到|说明|给出|记载)"
-    r"|不知道|无法(?:回答|确定)|无答案",
-    re.IGNORECASE,
+    rf"{_SOURCES} (?:do(?:es)? not|don't|doesn't|cannot|can't) "
+    r"(?:say|know|mention|state|contain|answer|provide|specify|tell|hold)\b.*"
+    r"|(?:it is |this is |there is )?(?:unknown|no answer|not (?:given|known|available|mentioned"
+    r"|stated|specified|in the (?:passages?|documents?)))\W*"
+    r"|(?:根据)?(?:上述|以上|所给|给出的|这些|提供的)?(?:资料|文档|文中|原文|段落|文本|上文)(?:中|里|内)?"
+    r"(?:都|并)?(?:没有|未|不)(?:有)?(?:说明|提及|提到|给出|记载|包含|回答|答案|涉及).*"
+    r"|(?:我)?(?:不知道|不清楚|无法回答|无法确定|无答案|没有答案|未提及)\W*",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -31,7 +35,7 @@ class DraftClaim:
 
 
 def read(draft: str, passage_numbers: Sequence[int]) -> list[DraftClaim]:
-    """Return the claims of a draft in order; none if the draft says that it does not know."""
+    """Return the claims of a draft in order; refusals are none."""
     # A mark that follows the full stop belongs to the sentence before it.
     draft = _MARKS_AFTER_STOP.sub(r"\2\1", draft.strip())
     claims: list[DraftClaim] = []
@@ -53,8 +57,12 @@ def unmarked(text: str) -> str:
 
 
 def is_refusal(text: str) -> bool:
-    """Tell whether a short text says that the passages do not hold the answer."""
-    return len(text) <= 120 and bool(_REFUSAL.search(text))
+    """Tell whether a sentence says that the passages do not hold the answer.
+
+    Only a sentence about the passages (or about nothing else) does: "Mars does not contain water"
+    is a statement.
+    """
+    return _REFUSAL.fullmatch(unicodedata.normalize("NFKC", text).strip()) is not None
 
 
 def _cited_numbers(sentence: str) -> list[int]:
@@ -62,8 +70,8 @@ def _cited_numbers(sentence: str) -> list[int]:
     found: list[int] = []
     for match in _MARK.finditer(sentence):
         for part in re.split(r"[,，、;]", unicodedata.normalize("NFKC", match.group(1))):
-            first, _, last = part.partition("-")
-            low, high = int(first), int(last or first)
+            ends = [int(end) for end in part.split("-") if end.strip()]
+            low, high = min(ends), max(ends)
             found += [n for n in range(low, min(high, low + 20) + 1) if n not in found]
     return found
 

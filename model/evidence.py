@@ -20,9 +20,17 @@ LONGEST_SENTENCE = 400  # characters; a longer one is cut, so that a citation st
 
 _WORD = re.compile(rf"[{IDEOGRAPHS}]+|[^\W_{IDEOGRAPHS}]+(?:['’.][^\W\d_{IDEOGRAPHS}]+)*")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-_CHINESE_NUMERAL = re.compile(r"[一二三四五六七八九十百千万亿两〇零]{2,}")
-_NAME = re.compile(r"\b[A-Z][\w'’-]+")
+_CHINESE_NUMERAL = re.compile(  # one character counts only before a unit: 三年, not 三明
+    r"[一二三四五六七八九十百千万亿萬億两兩〇零]{2,}"
+    r"|[一二三四五六七八九十百千两兩](?=[年月日天岁歲个個人名位次倍层層座条條种種米尺里元周小分秒成])"
+)
+_NAME = re.compile(
+    r"(?P<first>(?:^|[.!?:]\s+)[\"'“‘(]*[A-Z][\w'’-]*(?=\s+[A-Z]))"
+    r"|(?:^|[.!?:]\s+)[\"'“‘(]*[A-Z][\w'’-]*"
+    r"|\b(?P<inside>[A-Z][\w'’-]*)"
+)
 _HEADING = re.compile(r"#{1,6}\s")
+_ITEM = re.compile(r"[-*+•]\s|\d{1,3}[.)、．]|[（(]?[一二三四五六七八九十\d]{1,3}[)）、]")
 _STOP = re.compile(r"[.。!！?？;；…:：,，|]")
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|n't|unable|fail(?:ed|s)?)\b|n't\b"
@@ -65,7 +73,7 @@ def content_terms(text: str) -> list[str]:
         if re.match(rf"[{IDEOGRAPHS}]", word):
             terms += _chinese_pairs(word)
         elif word not in STOPWORDS:
-            terms.append(_stem(word))
+            terms.append(_stem(word.removesuffix("'s").removesuffix("’s")))
     return terms
 
 
@@ -107,9 +115,10 @@ def numbers(text: str) -> set[str]:
 def _chinese_value(numeral: str) -> str:
     """Return a Chinese numeral in Arabic digits: "一百二十" is "120", "一九九八" is "1998"."""
     digits = {char: value for value, char in enumerate("零一二三四五六七八九")}
-    digits |= {"〇": 0, "两": 2}
+    digits |= {"〇": 0, "两": 2, "兩": 2}
     units = {"十": 10, "百": 100, "千": 1000}
-    if not any(char in units or char in "万亿" for char in numeral):
+    groups = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+    if all(char in digits for char in numeral):
         return "".join(str(digits[char]) for char in numeral)
     total = section = digit = 0
     for char in numeral:
@@ -118,24 +127,25 @@ def _chinese_value(numeral: str) -> str:
         elif char in units:
             section += max(digit, 1) * units[char]
             digit = 0
-        else:  # 万 or 亿 closes everything read so far
-            total = (total + section + digit) * (10**4 if char == "万" else 10**8)
+        elif total and total < groups[char]:  # 万亿: the greater group counts all before it
+            total = (total + section + digit) * groups[char]
+            section = digit = 0
+        else:
+            total += max(section + digit, 1) * groups[char]
             section = digit = 0
     return str(total + section + digit)
 
 
 def names(text: str) -> set[str]:
-    """Return the capitalised words of a text in lower case, without function words."""
-    return {
-        word
-        for match in _NAME.finditer(unicodedata.normalize("NFKC", text))
-        if (word := match.group().lower().removesuffix("'s")) not in STOPWORDS
-    }
+    """Return the terms of capitalised words.
 
-
-def words(text: str) -> set[str]:
-    """Return all words of a text in lower case, to look names up in."""
-    return {match.group().removesuffix("'s") for match in _WORD.finditer(normalise(text))}
+    The first word of a sentence counts only if the next one is capitalised too: "Ola Fenn built",
+    but not "Builders came".
+    """
+    found: set[str] = set()
+    for match in _NAME.finditer(unicodedata.normalize("NFKC", text)):
+        found |= set(content_terms(match.group("inside") or match.group("first") or ""))
+    return found
 
 
 def has_chinese(text: str) -> bool:
@@ -211,6 +221,8 @@ def is_heading(text: str) -> bool:
     """Tell whether a line only names a topic: marked as a heading, or short and without a stop."""
     if _HEADING.match(text):
         return True
+    if _ITEM.match(text):
+        return False
     is_short = len(text) <= 14 if has_chinese(text) else len(text.split()) <= 5
     return is_short and not _STOP.search(text) and not numbers(text)
 

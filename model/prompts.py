@@ -9,7 +9,7 @@ Knows nothing of backends.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ingest.languages import detect_language
+from ingest.languages import question_language
 from model.claims import unmarked
 from model.evidence import Sentence, has_chinese
 
@@ -131,7 +131,7 @@ def build_prompt(
     question: str, passages: Sequence[tuple[int, str]], options: PromptOptions
 ) -> Prompt:
     """Return the prompt for a question over packed passages (number, text)."""
-    wording = _CHINESE if detect_language(question) in ("zh", "mixed") else _ENGLISH
+    wording = _CHINESE if question_language(question) == "zh" else _ENGLISH
     examples = wording.examples[: options.examples]
 
     def turn(numbered: str, asked: str) -> str:

@@ -3,11 +3,12 @@
 Training-free until a trained verifier comes: what claim and evidence share (terms, word pairs,
 numbers, names, negation, embeddings) goes through three small logistic functions whose weights and
 thresholds are fitted by `benchmarks/calibrate.py` and stand, with their provenance, in
-`calibration.json`. Fails closed: a claim counts as supported only above a threshold, and one whose
-numbers are missing from the evidence never does. Knows nothing of prompts or generators.
+`calibration.json`. Fails closed: a claim counts as supported only above a threshold, and never if
+it breaks a rule of `is_grounded`. Knows nothing of prompts or generators.
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,15 @@ from typing import Protocol
 
 import numpy as np
 
-from ingest.languages import split_sentences
+from ingest.languages import question_language, split_sentences
 from model import evidence as ev
 from retrieval.encoders import Encoder, Vectors
 from retrieval.passages import Passage
 
+logger = logging.getLogger(__name__)
+
+HELD_SHARE = 0.75  # least share of an answer's terms that the cited sentences must hold
+SENTENCE_TERMS = 4  # from so many content terms on, a claim is a sentence that may lack a negation
 MOST_SENTENCES = 64  # embedded for one question: about two seconds on two cores
 
 Features = Mapping[str, float]
@@ -70,11 +75,6 @@ def read_calibration(text: str) -> Calibration:
     )
 
 
-def calibration_language(text: str) -> str:
-    """Return "zh" for text with Chinese characters, else "en"."""
-    return "zh" if ev.has_chinese(text) else "en"
-
-
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """The verdict on one claim; `support` is a probability (0..1)."""
@@ -83,11 +83,32 @@ class Judgement:
     supported: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the verifier says of one claim of an answer, and the sentences it relies on."""
+
+    support: float  # probability that the claim is grounded and answers the question
+    supported: bool
+    sentences: tuple[ev.Sentence, ...] = ()  # at most two, of one passage
+
+
 class Verifier(Protocol):
     """Judges whether evidence supports a claim."""
 
+    calibration: Calibration
+
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
         """Return a judgement for each (claim, evidence) pair, in order."""
+        ...
+
+    def weigh(self, question: str, passages: Sequence[Passage]) -> "QuestionEvidence":
+        """Return the sentences of the passages, each with the probability that it answers."""
+        ...
+
+    def judge_answer(
+        self, evidence: "QuestionEvidence", claim: str, cited: Sequence[int]
+    ) -> Verdict:
+        """Return the verdict on a claim of an answer; `cited` are the passages it names."""
         ...
 
 
@@ -95,9 +116,17 @@ class OverlapVerifier:
     """The training-free verifier: weighs what claim and evidence share."""
 
     def __init__(self, encoder: Encoder, calibration: Calibration | None = None) -> None:
-        """Keep the encoder and the fitted functions."""
+        """Keep the encoder and the fitted functions; None takes the shipped ones."""
         self._encoder = encoder
         self.calibration = calibration or default_calibration()
+        fitted_for = self.calibration.provenance.get("encoder", encoder.identity.name)
+        if fitted_for != encoder.identity.name:
+            logger.warning(
+                "verification was fitted for the encoder %s, not for %s; fit it anew with"
+                " benchmarks/calibrate.py",
+                fitted_for,
+                encoder.identity.name,
+            )
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
         """Return a judgement for each (claim, evidence) pair, in order."""
@@ -111,15 +140,93 @@ class OverlapVerifier:
         for (claim, _), group, claim_vector in zip(pairs, sentences, claim_vectors, strict=True):
             rows = vectors[start : start + len(group)]  # (sentences, dimension)
             start += len(group)
-            similarity = float((rows @ claim_vector).max()) if len(group) else 0.0
-            judgements.append(self.decide(claim, statement_features(claim, group, similarity)))
+            features = statement_features(claim, group, float((rows @ claim_vector).max()))
+            function = self.calibration.statement[question_language(claim)]
+            support = function.probability(features)
+            supported = support >= function.threshold and is_grounded(features)
+            judgements.append(Judgement(support, supported))
         return judgements
 
-    def decide(self, claim: str, features: Features) -> Judgement:
-        """Return the judgement on a claim from its features."""
-        function = self.calibration.statement[calibration_language(claim)]
+    def weigh(self, question: str, passages: Sequence[Passage]) -> "QuestionEvidence":
+        """Return the sentences of the passages, each with the probability that it answers."""
+        return QuestionEvidence(question, passages, self._encoder, self.calibration)
+
+    def judge_answer(
+        self, evidence: "QuestionEvidence", claim: str, cited: Sequence[int]
+    ) -> Verdict:
+        """Return the best verdict on a claim over its cited passages, else over the others.
+
+        A draft may cite the wrong passage: the claim is then judged against the passage that does
+        hold it, and cites that one. A claim that no passage holds is not supported, whatever it
+        cites.
+        """
+        verdicts = {
+            number: self._judge_in_passage(evidence, claim, members)
+            for number, members in evidence.by_passage().items()
+        }
+        for numbers in (cited, [n for n in verdicts if n not in cited]):
+            among = [verdicts[n] for n in numbers if n in verdicts]
+            best = max(among, key=lambda verdict: verdict.support, default=None)
+            if best is not None and best.supported:
+                return best
+        return max(verdicts.values(), key=lambda v: v.support, default=Verdict(0.0, False))
+
+    def _judge_in_passage(
+        self, evidence: "QuestionEvidence", claim: str, members: Sequence[int]
+    ) -> Verdict:
+        """Return the verdict on a claim against the sentences of one passage."""
+        located = locate(evidence, claim, members)
+        features = answer_features(evidence, claim, located)
+        function = self.calibration.answer[evidence.language]
         support = function.probability(features)
-        return Judgement(support, support >= function.threshold and not features["numbers_missing"])
+        return Verdict(
+            support,
+            supported=support >= function.threshold and is_grounded(features, HELD_SHARE),
+            sentences=tuple(evidence.sentences[i] for i in sorted(located)),
+        )
+
+
+def is_grounded(features: Features, least_share: float = 0.0) -> bool:
+    """Tell whether a claim passes the rules that no fitted weight can switch off.
+
+    It says something, at least `least_share` of its terms stand in the evidence, no number or
+    name is missing there, and it is not negated where the evidence is not (or the reverse).
+    """
+    return (
+        features["says"] > 0
+        and features["terms"] >= least_share
+        and not features["numbers_missing"]
+        and not features["names_missing"]
+        and not features["negation_differs"]
+    )
+
+
+def _shared(
+    claim: str, claim_terms: Sequence[str], evidence: str, nearest: str, known: str
+) -> dict[str, float]:
+    """Return what every judgement looks at: terms, word pairs, numbers, names and negation.
+
+    Args:
+        claim: The statement to check.
+        claim_terms: Its content terms.
+        evidence: All text it may rely on.
+        nearest: The part of the evidence nearest to it.
+        known: Text whose names the claim may repeat, such as the question.
+    """
+    evidence_terms = ev.content_terms(evidence)
+    held = {*evidence_terms, *ev.content_terms(known)}
+    # A short answer ("in 1931") negates nothing, even if it stands in a negated sentence.
+    negates = ev.is_negated(claim)
+    is_comparable = negates or len(claim_terms) >= SENTENCE_TERMS
+    return {
+        "says": float(bool(claim_terms)),
+        "terms": ev.coverage(claim_terms, evidence_terms),
+        "pairs": ev.coverage(ev.pairs(claim_terms), ev.pairs(evidence_terms)),
+        "numbers_missing": float(bool(ev.numbers(claim) - ev.numbers(evidence))),
+        "names_missing": float(bool(ev.names(claim) - held)),
+        "negation_differs": float(is_comparable and negates != ev.is_negated(nearest)),
+        "length": math.log1p(len(claim_terms)),
+    }
 
 
 def split_evidence(evidence: str) -> list[str]:
@@ -135,23 +242,13 @@ def statement_features(claim: str, sentences: Sequence[str], similarity: float) 
         sentences: The evidence, by sentence.
         similarity: Greatest cosine between the claim and a sentence (-1..1).
     """
-    evidence = "\n".join(sentences)
-    claim_terms, evidence_terms = ev.content_terms(claim), ev.content_terms(evidence)
-    by_sentence = [ev.content_terms(sentence) for sentence in sentences]
-    shares = [ev.coverage(claim_terms, terms) for terms in by_sentence]
-    best = int(np.argmax(shares)) if shares else 0
-    claim_numbers, claim_names = ev.numbers(claim), ev.names(claim)
+    claim_terms = ev.content_terms(claim)
+    shares = [ev.coverage(claim_terms, ev.content_terms(sentence)) for sentence in sentences]
+    nearest = sentences[int(np.argmax(shares))] if shares else ""
     return {
-        "terms": ev.coverage(claim_terms, evidence_terms),
+        **_shared(claim, claim_terms, "\n".join(sentences), nearest, known=""),
         "terms_in_best": max(shares, default=0.0),
-        "pairs": ev.coverage(ev.pairs(claim_terms), ev.pairs(evidence_terms)),
-        "numbers_missing": float(bool(claim_numbers - ev.numbers(evidence))),
-        "names": ev.coverage(claim_names, ev.words(evidence)),
-        "negation_differs": float(
-            bool(sentences) and ev.is_negated(claim) != ev.is_negated(sentences[best])
-        ),
         "similarity": similarity,
-        "length": math.log1p(len(claim_terms)),
     }
 
 
@@ -162,6 +259,12 @@ def _nearest(sentences: list[ev.Sentence], asked: Sequence[str]) -> list[ev.Sent
     shares = [ev.coverage(asked, ev.content_terms(sentence.text)) for sentence in sentences]
     kept = sorted(range(len(sentences)), key=lambda i: (-shares[i], i))[:MOST_SENTENCES]
     return [sentences[i] for i in sorted(kept)]
+
+
+def _ranks(passages: Sequence[Passage]) -> dict[int, float]:
+    """Return 1 / rank by relevance of each passage number; given passages come in any order."""
+    order = sorted(passages, key=lambda passage: (-(passage.relevance or 0.0), passage.number))
+    return {passage.number: 1.0 / rank for rank, passage in enumerate(order, start=1)}
 
 
 class QuestionEvidence:
@@ -176,12 +279,13 @@ class QuestionEvidence:
     ) -> None:
         """Score every sentence; one batch through the encoder."""
         self.question = question
-        self.language = calibration_language(question)
+        self.language = question_language(question)
         self.calibration = calibration or default_calibration()
         self.question_terms = ev.content_terms(question)
         self.sentences = _nearest(ev.sentences_of(passages), self.question_terms)
         self.terms = [ev.content_terms(sentence.text) for sentence in self.sentences]
         self._rarity = ev.rarity(self.terms)
+        self.passage_rank = _ranks(passages)
         self.similarities = self._cosines(encoder)
         function = self.calibration.sentence[self.language]
         self.features = [self._sentence_features(i) for i in range(len(self.sentences))]
@@ -206,6 +310,7 @@ class QuestionEvidence:
             for term in self.terms[j]
         ]
         # A question term that stands nowhere counts as the rarest of all.
+        has_terms = float(bool(asked))  # a question of function words alone is met by nothing
         weights = dict.fromkeys(asked, max(self._rarity.values(), default=1.0)) | self._rarity
         best_elsewhere = max(
             (s for j, s in enumerate(self.similarities) if j != i), default=self.similarities[i]
@@ -213,14 +318,14 @@ class QuestionEvidence:
         return {
             "similarity": self.similarities[i],
             "lead": self.similarities[i] - best_elsewhere,
-            "terms": ev.coverage(asked, self.terms[i], weights),
-            "terms_around": ev.coverage(asked, around, weights),
-            "pairs": ev.coverage(ev.pairs(asked), ev.pairs(self.terms[i])),
+            "terms": has_terms * ev.coverage(asked, self.terms[i], weights),
+            "terms_around": has_terms * ev.coverage(asked, around, weights),
+            "pairs": has_terms * ev.coverage(ev.pairs(asked), ev.pairs(self.terms[i])),
             "numbers": ev.coverage(ev.numbers(self.question), ev.numbers(sentence.text)),
-            "names": ev.coverage(ev.names(self.question), ev.words(sentence.text)),
+            "names": ev.coverage(ev.names(self.question), self.terms[i]),
             "type": ev.type_match(self.question, sentence.text),
             "passage": sentence.passage.relevance or 0.0,
-            "rank": 1.0 / sentence.passage.number,
+            "rank": self.passage_rank[sentence.passage.number],
             "length": math.log1p(len(self.terms[i])),
         }
 
@@ -237,47 +342,6 @@ class QuestionEvidence:
             return -1, 0.0
         index = int(np.argmax(self.relevance))
         return index, self.relevance[index]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the verifier says of one claim of an answer, and the sentences it relies on."""
-
-    support: float  # probability that the claim is grounded and answers the question
-    supported: bool
-    sentences: tuple[ev.Sentence, ...] = ()  # at most two, of one passage
-
-
-def judge_answer(evidence: QuestionEvidence, claim: str, cited: Sequence[int]) -> Verdict:
-    """Return the best verdict on a claim over its cited passages, else over the others.
-
-    A draft may cite the wrong passage: the claim is then judged against the passage that does hold
-    it, and cites that one. A claim that no passage holds is not supported, whatever it cites.
-    """
-    verdicts = {
-        number: _judge_in_passage(evidence, claim, members)
-        for number, members in evidence.by_passage().items()
-    }
-    for numbers in (cited, [n for n in verdicts if n not in cited]):
-        among = [verdicts[n] for n in numbers if n in verdicts]
-        best = max(among, key=lambda verdict: verdict.support, default=None)
-        if best is not None and best.supported:
-            return best
-    return max(verdicts.values(), key=lambda v: v.support, default=Verdict(0.0, supported=False))
-
-
-def _judge_in_passage(evidence: QuestionEvidence, claim: str, members: Sequence[int]) -> Verdict:
-    """Return the verdict on a claim against the sentences of one passage."""
-    located = locate(evidence, claim, members)
-    features = answer_features(evidence, claim, located)
-    function = evidence.calibration.answer[evidence.language]
-    support = function.probability(features)
-    is_grounded = features["terms"] >= 0.75 and not features["numbers_missing"]
-    return Verdict(
-        support,
-        supported=is_grounded and support >= function.threshold,
-        sentences=tuple(evidence.sentences[i] for i in sorted(located)),
-    )
 
 
 def locate(evidence: QuestionEvidence, claim: str, members: Sequence[int]) -> list[int]:
@@ -302,22 +366,20 @@ def answer_features(
     """Return how well located sentences hold a claim, and how well they meet the question."""
     first = located[0]
     text = "\n".join(evidence.sentences[i].text for i in located)
-    held = [term for i in located for term in evidence.terms[i]]
     claim_terms = ev.content_terms(claim)
     others = (r for i, r in enumerate(evidence.relevance) if i not in located)
     relevance = _logit(evidence.relevance[first])
+    nearest = evidence.sentences[first].text
     return {
-        "terms": ev.coverage(claim_terms, held),
+        **_shared(claim, claim_terms, text, nearest, known=evidence.question),
         "verbatim": float(ev.normalise(claim).strip(" .。") in ev.normalise(text)),
-        "numbers_missing": float(bool(ev.numbers(claim) - ev.numbers(text))),
         "relevance": relevance,
         "lead": relevance - _logit(max(others, default=0.01)),
         "similarity": evidence.similarities[first],
         "type": ev.type_match(evidence.question, claim),
         "echo": ev.coverage(claim_terms, evidence.question_terms),
-        "length": math.log1p(len(claim_terms)),
         "passage": evidence.sentences[first].passage.relevance or 0.0,
-        "rank": 1.0 / evidence.sentences[first].passage.number,
+        "rank": evidence.passage_rank[evidence.sentences[first].passage.number],
     }
 
 

@@ -1,7 +1,7 @@
 """LangChain's retriever and vector store interfaces over Tether's own store.
 
-LangChain's own FAISS store pickles its documents; here they stay in SQLite. This is the only module
-that imports LangChain, and nothing else imports it.
+LangChain's own FAISS store pickles its documents; here they stay in SQLite. No other module of this
+folder imports LangChain, and nothing else imports this one.
 
     store = TetherVectorStore.from_texts(texts, encoder, home=home, collection="notes")
     retriever = TetherRetriever(searcher=CollectionSearcher(collection), top_k=5)

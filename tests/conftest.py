@@ -10,6 +10,7 @@ from ingest.chunking import ChunkingOptions
 from ingest.pipeline import run
 from model.assistant import Assistant
 from model.generators import LlamaCppGenerator
+from model.verifier import OverlapVerifier
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from retrieval.search import CollectionSearcher
 from retrieval.store import open_collection
@@ -61,6 +62,6 @@ def knowledge(
         assert len(report.outcomes) == 10 and not report.failed
         yield Assistant(
             generator=LlamaCppGenerator(gemma_gguf, name="gemma-3-270m"),
-            encoder=e5_encoder,
+            verifier=OverlapVerifier(e5_encoder),
             searcher=CollectionSearcher(collection),
         )

@@ -13,6 +13,7 @@ from model.assistant import (
     Retrieved,
 )
 from model.generators import ScriptedGenerator
+from model.verifier import OverlapVerifier
 from retrieval.encoders import HashingEncoder
 from retrieval.passages import Passage
 from retrieval.search import given_passages
@@ -29,8 +30,7 @@ def assistant(reply: str, quote_from: float = 0.99) -> Assistant:
         )
     return Assistant(
         generator=ScriptedGenerator(default=reply),
-        encoder=HashingEncoder(),
-        calibration=calibration,
+        verifier=OverlapVerifier(HashingEncoder(), calibration),
     )
 
 
@@ -77,7 +77,9 @@ def test_an_abstention_speaks_the_language_of_the_question() -> None:
 
 def test_nothing_is_generated_when_no_sentence_is_near() -> None:
     generator = ScriptedGenerator(default="Paris [1]")
-    one = Assistant(generator=generator, encoder=HashingEncoder(), calibration=plain_calibration())
+    one = Assistant(
+        generator=generator, verifier=OverlapVerifier(HashingEncoder(), plain_calibration())
+    )
     answer = one.ask("Quel temps fait-il?", passages=passages())
     assert answer.status == "abstained"
     assert generator.prompts == []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.batch import answering, judging, needs_store, run
+from app.batch import answering, as_line, judging, needs_store, run
 from ingest.errors import GeneratorError
 from model.verifier import OverlapVerifier
 from retrieval.encoders import HashingEncoder
@@ -61,9 +61,35 @@ def test_the_same_row_gets_the_same_answer_anywhere_in_a_batch() -> None:
     assert {k: first[k] for k in ("text", "claims")} == {k: last[k] for k in ("text", "claims")}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id": "\\ud800", "question": "Who?", "passages": ["Ola \\ud800 Fenn."]}',
+        "[" * 100_000,
+        '{"id": 1, "question": "' + "x" * 3000 + '", "passages": []}',
+        "\ufeff{}",
+        "null",
+    ],
+)
+def test_hostile_lines_give_one_line_each(line: str) -> None:
+    (row,) = ask_lines(line)
+    assert json.loads(as_line(row)).keys() >= {"id"}
+    as_line(row).encode("utf-8")
+
+
+def test_an_unforeseen_failure_is_an_error_of_its_row() -> None:
+    def handle(rows: Sequence[Row]) -> list[Row]:
+        return [{"share": 1 / row["id"]} for row in rows]
+
+    results = list(run([json.dumps({"id": i}) for i in (1, 0, 2)], handle, group=3))
+    assert [r.get("share") for r in results] == [1.0, None, 0.5]
+    assert results[1]["error"]["type"] == "ZeroDivisionError"
+
+
 def test_a_store_is_needed_only_by_rows_without_passages() -> None:
     own = json.dumps({"id": 1, "question": "q", "passages": ["p"]})
     assert not needs_store([own, "\n"])
+    assert not needs_store([own, "broken"])
     assert needs_store([own, json.dumps({"id": 2, "question": "q"})])
 
 

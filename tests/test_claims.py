@@ -1,6 +1,8 @@
 """Claims and citation marks are read from a draft in one place."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.claims import DraftClaim, is_refusal, marked, read
 
@@ -46,6 +48,19 @@ def test_a_number_that_names_no_passage_is_no_citation() -> None:
 )
 def test_a_refusal_is_no_claim(draft: str) -> None:
     assert read(draft, [1]) == []
+
+
+@pytest.mark.parametrize(
+    "claim",
+    ["Mars does not contain liquid water.", "参数没有记载事实的来源。", "作者不知道答案在哪里。"],
+)
+def test_a_negated_statement_is_a_claim(claim: str) -> None:
+    assert [one.text for one in read(claim, [1])] == [claim]
+
+
+@given(st.text(alphabet="[]【】0123456789-,、; .。abc", max_size=40))
+def test_no_draft_breaks_the_reader(draft: str) -> None:
+    assert all(set(claim.cited) <= {1, 2} for claim in read(draft, [1, 2]))
 
 
 def test_a_long_sentence_with_a_negation_is_a_claim() -> None:

@@ -11,7 +11,7 @@ from model.answers import Answer
 from model.assistant import ABSTENTION, Assistant, Drafted, Finished, Retrieved
 from model.generators import ScriptedGenerator
 from model.langchain import AnswerRunnable
-from model.verifier import Calibration, Logistic
+from model.verifier import Calibration, Logistic, OverlapVerifier
 from retrieval.encoders import HashingEncoder
 from retrieval.passages import Passage
 from retrieval.search import given_passages
@@ -45,9 +45,8 @@ def runnable(generator: ScriptedGenerator) -> AnswerRunnable:
     return AnswerRunnable(
         Assistant(
             generator=generator,
-            encoder=HashingEncoder(),
+            verifier=OverlapVerifier(HashingEncoder(), calibration),
             searcher=FixedSearcher(),
-            calibration=calibration,
         )
     )
 

@@ -35,11 +35,22 @@ def test_chinese_terms_are_character_pairs_cut_at_particles() -> None:
         ("三万五千", {"35000"}),
         ("3.5% in ２０２０", {"3.5", "2020"}),
         ("十", set()),
+        ("三年", {"3"}),
+        ("三明市", set()),
+        ("一亿二千万", {"120000000"}),
+        ("十四亿五千万", {"1450000000"}),
+        ("一万亿", {"1000000000000"}),
         ("no digits", set()),
     ],
 )
 def test_numbers_have_one_form(text: str, found: set[str]) -> None:
     assert ev.numbers(text) == found
+
+
+def test_names_are_capitalised_words_but_not_every_first_word() -> None:
+    assert ev.names("Builders came. Peter Fenn met Marta's aunt.") == {"peter", "fenn", "marta"}
+    assert ev.names("Ola Fenn") == {"ola", "fenn"}
+    assert ev.names("The bridge") == set()
 
 
 def test_negation_is_counted() -> None:
@@ -68,6 +79,11 @@ def test_a_heading_is_no_sentence(heading: str) -> None:
     found = ev.sentences_of([passage(f"{heading}\n\nOla Fenn built it.")])
     assert [s.text for s in found] == ["Ola Fenn built it."]
     assert [s.text for s in ev.sentences_of([passage(heading)])] == [heading]
+
+
+def test_a_list_item_is_evidence() -> None:
+    found = ev.sentences_of([passage("- Greedy decoding\n- Beam search\n\nBoth are common.")])
+    assert [s.text for s in found] == ["- Greedy decoding", "- Beam search", "Both are common."]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from model.verifier import (
     Logistic,
     OverlapVerifier,
     QuestionEvidence,
+    Verdict,
     default_calibration,
-    judge_answer,
     read_calibration,
     split_evidence,
     statement_features,
@@ -40,6 +40,10 @@ def evidence(question: str) -> QuestionEvidence:
     encoder = HashingEncoder()
     passages = given_passages(TEXTS, question, encoder)
     return QuestionEvidence(question, passages, encoder, plain_calibration())
+
+
+def judge(found: QuestionEvidence, claim: str, cited: list[int]) -> Verdict:
+    return OverlapVerifier(HashingEncoder(), plain_calibration()).judge_answer(found, claim, cited)
 
 
 def test_a_supported_claim_and_one_from_elsewhere() -> None:
@@ -98,21 +102,52 @@ def test_of_very_many_sentences_the_nearest_are_weighed() -> None:
     assert "Ola Fenn" in found.sentences[found.best()[0]].text
 
 
+@pytest.mark.parametrize(
+    ("claim", "evidence"),
+    [
+        ("Peter Fenn built the Zarnith bridge in 1931.", TEXTS[0]),
+        ("Ola Fenn did not build the Zarnith bridge.", TEXTS[0]),
+        ("The Zarnith bridge was not built by Ola Fenn in 1931.", TEXTS[0]),
+        ("Ola Fenn built the Zarnith bridge.", "Ola Fenn never built the Zarnith bridge."),
+        ("青石桥不是建成于1897年。", "青石桥建成于1897年。"),
+        ("工程历时三年，林望舒主持。", "工程历时五年，林望舒主持。"),
+        ("It is.", TEXTS[0]),
+        ("的", "的确如此。"),
+    ],
+)
+def test_rules_that_no_weight_can_switch_off(claim: str, evidence: str) -> None:
+    verifier = OverlapVerifier(HashingEncoder(), plain_calibration(threshold=0.0))
+    assert not verifier.judge([(claim, evidence)])[0].supported
+    passages = given_passages([evidence], "Is this so?", HashingEncoder())
+    weighed = verifier.weigh("Is this so?", passages)
+    assert not verifier.judge_answer(weighed, claim, [1]).supported
+
+
+@pytest.mark.parametrize("question", ["!!!", "Who?", "What is it?", "什么？"])
+def test_a_question_without_content_is_met_by_nothing(question: str) -> None:
+    assert evidence(question).best()[1] < 0.1
+
+
+def test_a_calibration_for_another_encoder_warns(caplog: pytest.LogCaptureFixture) -> None:
+    OverlapVerifier(HashingEncoder())
+    assert "fitted for the encoder multilingual-e5-small, not for hashing" in caplog.text
+
+
 def test_a_claim_is_cited_to_the_passage_that_holds_it_not_to_the_one_it_names() -> None:
-    verdict = judge_answer(evidence("Who built the Zarnith bridge?"), "Ola Fenn", cited=[2])
+    verdict = judge(evidence("Who built the Zarnith bridge?"), "Ola Fenn", cited=[2])
     assert verdict.supported
     assert [s.passage.number for s in verdict.sentences] == [1]
     assert "Ola Fenn" in verdict.sentences[0].text
 
 
 def test_a_claim_that_no_passage_holds_is_rejected() -> None:
-    verdict = judge_answer(evidence("Who built the Zarnith bridge?"), "Marta Lindqvist", cited=[1])
+    verdict = judge(evidence("Who built the Zarnith bridge?"), "Marta Lindqvist", cited=[1])
     assert not verdict.supported
 
 
 def test_a_claim_over_two_sentences_cites_both() -> None:
     claim = "Ola Fenn built the bridge, which is 41 metres long"
-    verdict = judge_answer(evidence("Who built the Zarnith bridge?"), claim, cited=[1])
+    verdict = judge(evidence("Who built the Zarnith bridge?"), claim, cited=[1])
     assert [s.text for s in verdict.sentences] == [
         "The Zarnith bridge was built by Ola Fenn in 1931.",
         "It is 41 metres long.",
