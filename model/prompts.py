@@ -130,12 +130,17 @@ _CHINESE = _Wording(
 def build_prompt(
     question: str, passages: Sequence[tuple[int, str]], options: PromptOptions
 ) -> Prompt:
-    """Return the prompt for a question over packed passages (number, text)."""
+    """Return the prompt for a question over packed passages (number, text).
+
+    Without passages the examples show none either: the model then answers from memory.
+    """
     wording = _CHINESE if question_language(question) == "zh" else _ENGLISH
     examples = wording.examples[: options.examples]
 
     def turn(numbered: str, asked: str) -> str:
-        return f"{numbered}\n{wording.question} {asked}"
+        return (
+            f"{numbered}\n{wording.question} {asked}" if passages else f"{wording.question} {asked}"
+        )
 
     numbered = "\n".join(f"[{number}] {text}" for number, text in passages)
     return Prompt(

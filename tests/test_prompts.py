@@ -40,6 +40,12 @@ def test_zero_shot_and_few_shot(shots: int) -> None:
     )
 
 
+def test_from_memory_no_passage_is_shown() -> None:
+    text = build_prompt("Who built it?", [], PromptOptions()).as_text()
+    assert text.startswith("Question: Who designed the Halden lighthouse?\nAnswer: Marta")
+    assert text.endswith("\n\nQuestion: Who built it?\nAnswer:")
+
+
 def test_only_chat_models_are_shown_how_to_cite() -> None:
     prompt = build_prompt("Who?", [(1, "Ola.")], PromptOptions())
     assert "Marta Lindqvist [2]" in prompt.as_messages()[2]["content"]
