@@ -23,10 +23,10 @@ from app.evidence import (
     draft_html,
     escape,
     evidence_html,
-    language_of,
     notice_html,
 )
 from ingest.errors import TetherError, UsageError
+from ingest.languages import question_language
 from model.answers import Answer
 from model.assistant import Assistant, Drafted, Event, Finished, Retrieved
 from retrieval.passages import Passage
@@ -116,7 +116,7 @@ def messages_of(turns: Turns) -> list[dict[str, str]]:
 
 def _reply(turn: Turn) -> str:
     """Return the assistant's side of a turn, in the language of its question."""
-    language = language_of(turn.question)
+    language = question_language(turn.question)
     words = WORDS[language]
     if turn.error:
         return notice_html(words["error"].format(message=turn.error), "error")
@@ -263,7 +263,7 @@ class _Page:
         except Exception as error:
             # Whatever broke, a draft must not stay on screen as if it were still being checked.
             _LOG.exception("the assistant failed on a question")
-            words = WORDS[language_of(question)]
+            words = WORDS[question_language(question)]
             yield (*turns, replace(turn, error=words["failed"].format(kind=type(error).__name__)))
 
     def stop(self, turns: Turns) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "supported": "Supported",
         "partial": "Partly supported",
         "abstained": "Not in the documents",
+        "unverified": "Unverified, from the model's memory",
         "draft": "Draft, being checked",
         "stopped": "Stopped, never checked",
         "quotation": "Quoted word for word",
@@ -37,6 +38,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "supported": "有据",
         "partial": "部分有据",
         "abstained": "文档未载",
+        "unverified": "未经核对，出自模型记忆",
         "draft": "草稿，核对中",
         "stopped": "已停止，未经核对",
         "quotation": "原文引用",
@@ -51,8 +53,6 @@ WORDS: dict[Language, dict[str, str]] = {
     },
 }
 
-_MARK = re.compile(r"\[(\d{1,4})\]")
-
 # Numeric references for all ASCII punctuation are a superset of html.escape: they also disarm
 # Markdown, LaTeX and the `${}` and `{{}}` of templates, whichever of these reads the HTML later.
 # NUL and lone surrogates cannot travel to a browser and become the replacement character.
@@ -65,11 +65,6 @@ _ESCAPES: dict[int, str] = {
 def escape(text: str) -> str:
     """Return HTML that shows exactly `text`, in an element or a quoted attribute."""
     return text.translate(_ESCAPES)
-
-
-def language_of(text: str) -> Language:
-    """Return "zh" if the text has a Chinese character, else "en"."""
-    return "zh" if re.search(r"[\u3400-\u9fff]", text) else "en"
 
 
 def cited_spans(chunk: Chunk, citations: Iterable[Citation]) -> list[tuple[int, int]]:
@@ -162,69 +157,32 @@ def answer_html(answer: Answer, language: Language, *, key: str = "1") -> str:
 
 
 def _claims_html(answer: Answer, language: Language, key: str) -> str:
-    """Return the answer's text with every claim wrapped and its verified citations linked.
+    """Return every claim with its links; the answer's text only where there is no claim.
 
-    A `[n]` in the text becomes a link only where the claim before it holds a citation of passage
-    n; any other stays plain text, for a mark that nobody verified must not look like a citation.
+    Links come from the verified citations alone: a `[n]` that someone wrote stays plain text, so
+    that it cannot pass for a citation.
     """
-    text, placed, cursor = answer.text, [], 0
-    for claim in answer.claims:
-        start = text.find(claim.text, cursor)
-        if claim.text and start >= 0:
-            placed.append((start, claim))
-            cursor = start + len(claim.text)
-    pieces = [_lines(text[: placed[0][0]] if placed else text)]
-    ends = [start for start, _ in placed[1:]] + [len(text)]
-    for (start, claim), end in zip(placed, ends, strict=bool(placed)):
-        pieces.append(_claim_html(claim, text[start + len(claim.text) : end], language, key))
-    located = {id(claim) for _, claim in placed}
-    loose = [claim for claim in answer.claims if id(claim) not in located]
-    pieces.extend(
-        _link(number, claim, language, key) for claim in loose for number in _cited(claim)
-    )
-    return "".join(pieces)
+    if not answer.claims:
+        return _lines(answer.text)
+    space = "" if language == "zh" else " "
+    return space.join(_claim_html(claim, language, key) for claim in answer.claims)
 
 
-def _claim_html(claim: Claim, after: str, language: Language, key: str) -> str:
-    """Return one claim and the text up to the next; citations not marked there are added."""
-    marks = re.match(r"(?:\s*\[\d{1,4}\])*", after)
-    own = marks.group() if marks else ""
-    written = {int(number) for number in _MARK.findall(claim.text + after)}
-    links = _linked(own, claim, language, key) + "".join(
-        _link(number, claim, language, key) for number in _cited(claim) if number not in written
-    )
+def _claim_html(claim: Claim, language: Language, key: str) -> str:
+    """Return one claim and a link to every passage it cites."""
     support = WORDS[language]["support"].format(percent=round(100 * claim.support))
-    body = f'<span class="tether-claim" title="{support}">'
-    body += f"{_linked(claim.text, claim, language, key)}</span>{links}"
-    if claim.is_quotation:
-        caption = f'<span class="tether-caption">{WORDS[language]["quotation"]}</span>'
-        body = f'<blockquote class="tether-quotation">{body}{caption}</blockquote>'
-    return body + _linked(after[len(own) :], claim, language, key)
-
-
-def _linked(text: str, claim: Claim, language: Language, key: str) -> str:
-    """Return escaped text in which `[n]` of the claim's own citations are links."""
-    numbers, pieces = set(_cited(claim)), []
-    for index, part in enumerate(_MARK.split(text)):
-        if index % 2 == 0:
-            pieces.append(_lines(part))
-        elif int(part) in numbers:
-            pieces.append(_link(int(part), claim, language, key))
-        else:
-            pieces.append(escape(f"[{part}]"))
-    return "".join(pieces)
-
-
-def _link(number: int, claim: Claim, language: Language, key: str) -> str:
-    support = WORDS[language]["support"].format(percent=round(100 * claim.support))
-    return (
-        f'<sup><a class="tether-cite" href="#passage-{number}-{escape(key)}" '
-        f'title="{support}">[{number}]</a></sup>'
+    # Without citations nobody checked the claim, and a "0%" would say that somebody had.
+    title = f' title="{support}"' if claim.citations else ""
+    links = "".join(
+        f'<sup><a class="tether-cite" href="#passage-{number}-{escape(key)}"{title}>[{number}]</a>'
+        "</sup>"
+        for number in sorted({citation.passage_number for citation in claim.citations})
     )
-
-
-def _cited(claim: Claim) -> list[int]:
-    return sorted({citation.passage_number for citation in claim.citations})
+    body = f'<span class="tether-claim"{title}>{_lines(claim.text)}</span>{links}'
+    if not claim.is_quotation:
+        return body
+    caption = f'<span class="tether-caption">{WORDS[language]["quotation"]}</span>'
+    return f'<blockquote class="tether-quotation">{body}{caption}</blockquote>'
 
 
 def _lines(text: str) -> str:

@@ -6,19 +6,23 @@
 import re
 import shutil
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import click
 import pytest
 
 from app.chat import serve_chat
+from docs.screenshot import photograph
 from ingest.documents import Chunk, chunk_id, content_id
 from ingest.errors import GeneratorError, UsageError
 from model.answers import Answer, Citation, Claim
 from model.assistant import Assistant, Drafted, Event, Finished, Retrieved
+from model.claims import marked
 from retrieval.passages import Passage
 
 if TYPE_CHECKING:
@@ -99,7 +103,6 @@ class ScriptedAssistant(Assistant):
     def answer(self, question: str, found: tuple[Passage, ...]) -> Answer:
         """Return the verified answer that ends the script."""
         if "hostile" in question:
-            quote = HOSTILE
             claim = Claim(HOSTILE, (cite(found[0], HOSTILE),), 0.8, is_quotation=True)
         elif "灯塔" in question:
             quote = "塔高三十二米"
@@ -110,7 +113,9 @@ class ScriptedAssistant(Assistant):
         else:
             text = "The documents do not say." if question.isascii() else "文档中没有记载。"
             return Answer(question, text, (), found, "abstained")
-        return Answer(question, claim.text, (claim,), found, "supported")
+        words = f"“{claim.text}”" if claim.is_quotation else claim.text
+        text = marked(words, [citation.passage_number for citation in claim.citations])
+        return Answer(question, text, (claim,), found, "supported")
 
 
 class ChatPage:
@@ -181,14 +186,18 @@ def chat_page(browser: "Browser") -> Iterator[Callable[..., ChatPage]]:
 
 
 @pytest.mark.parametrize(
-    ("question", "quote", "badge"),
+    ("question", "quote", "said"),
     [
-        ("When was the lighthouse built?", "The lighthouse was built in 1887.", "Supported"),
-        ("灯塔有多高？", "塔高三十二米", "有据"),
+        (
+            "When was the lighthouse built?",
+            "The lighthouse was built in 1887.",
+            ["Supported", "It was built in 1887.[1]"],
+        ),
+        ("灯塔有多高？", "塔高三十二米", ["有据", "塔高三十二米。[2]"]),
     ],
 )
 def test_draft_streams_and_the_answer_highlights_exactly_what_it_cites(
-    chat_page: Callable[..., ChatPage], question: str, quote: str, badge: str
+    chat_page: Callable[..., ChatPage], question: str, quote: str, said: list[str]
 ) -> None:
     assistant = ScriptedAssistant()
     chat = chat_page(assistant)
@@ -201,7 +210,7 @@ def test_draft_streams_and_the_answer_highlights_exactly_what_it_cites(
 
     assistant.go_on.set()
     answer = chat.last(".tether-answer")
-    assert answer.locator(".tether-badge").inner_text() == badge
+    assert answer.inner_text().split("\n") == said
     assert chat.page.locator(".tether-draft").count() == 0
     assert chat.page.locator(".tether-passage mark").all_inner_texts() == [quote]
 
@@ -288,6 +297,20 @@ def test_language_examples_and_phone_width(chat_page: Callable[..., ChatPage]) -
     assert chat.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_photograph_shows_the_answer_at_the_size_of_the_picture(
+    browser: "Browser", chat_page: Callable[..., ChatPage], tmp_path: Path
+) -> None:
+    assistant = ScriptedAssistant()
+    assistant.go_on.set()
+    url, picture = chat_page(assistant).page.url, tmp_path / "chat.png"
+    photograph(browser, url, "When was the lighthouse built?", picture)
+    header = picture.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", header[16:]) == (1280, 800)
+    with pytest.raises(click.ClickException, match="the generator stopped; start it again"):
+        photograph(browser, url, "broken", picture)
+
+
 def test_port_in_use_names_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -314,6 +337,16 @@ def test_real_weights_answer_cite_and_abstain(
         answer.wait_for()
         turn = chat.page.locator("details.tether-turn[open]")
         if words:
+            turn.locator("mark").first.wait_for()
+        links = answer.locator("a.tether-cite").all_inner_texts()
+        cited = turn.locator(".is-cited .tether-number").all_inner_texts()
+        claims = answer.locator(".tether-claim[title]").count()
+        # One link for each passage that a claim cites, and no written mark beside them.
+        assert set(links) == {f"[{number}]" for number in cited}
+        assert len(links) <= claims * len(cited)
+        assert re.findall(r"\[\d+\]", answer.inner_text()) == links
+        if words:
+            assert claims
             assert words in " ".join(turn.locator("mark").all_inner_texts())
         else:
             assert "is-abstained" in (answer.get_attribute("class") or "")

@@ -4,23 +4,25 @@ import html
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.evidence import (
+    WORDS,
     Language,
     answer_html,
     cited_spans,
     draft_html,
     escape,
     evidence_html,
-    language_of,
     notice_html,
 )
 from ingest.documents import Chunk
 from model.answers import Answer, Citation, Claim, Status
+from model.claims import marked
 from retrieval.passages import Passage
 
 TEXT = "塔高三十二米。Built in 1887, it still stands."
@@ -161,44 +163,48 @@ def test_no_page_no_heading_no_passage() -> None:
     assert "没有找到" in evidence_html((), "zh")
 
 
-def test_marks_link_to_the_cards_of_their_answer() -> None:
-    claim = Claim("It is tall.", (cite(passage(), 0, 4), cite(passage(number=2), 0, 4)), 0.934)
-    markup = answer_html(answer(claim), "en", key="7")
-    assert links(markup) == ["#passage-1-7", "#passage-2-7"]
-    assert Reading(markup).text == "SupportedIt is tall.[1][2]"
-    assert set(Reading(markup).all("title")) == {"Support 93%"}
-    cards = Reading(evidence_html(answer(claim), "en", key="7")).all("id")
-    assert {f"#{card}" for card in cards} == set(links(markup))
+@pytest.mark.parametrize(
+    ("language", "claims", "said"),
+    [
+        ("en", ("It is tall.", "Is it old?"), "SupportedIt is tall.[1][2] Is it old?[1][2]"),
+        ("zh", ("塔很高。", "塔很旧！"), "有据塔很高。[1][2]塔很旧！[1][2]"),
+    ],
+)
+def test_a_claim_with_a_full_stop_has_one_link_per_passage(
+    language: Language, claims: tuple[str, str], said: str
+) -> None:
+    one, two = passage(), passage(number=2)
+    cited = (cite(two, 0, 4), cite(one, 0, 4), cite(one, 7, 12))
+    found = answer(
+        *(Claim(text, cited, 0.934) for text in claims),
+        text="".join(marked(text, [2, 1]) for text in claims),  # as the assistant writes it
+    )
+    reading = Reading(answer_html(found, language, key="7"))
+    assert reading.text == said
+    assert reading.all("href") == ["#passage-1-7", "#passage-2-7"] * 2
+    assert reading.all("class").count("tether-claim") == 2
+    support = "Support 93%" if language == "en" else "支持度 93%"
+    assert reading.all("title") == [support] * 6
+    cards = Reading(evidence_html(found, language, key="7")).all("id")
+    assert {f"#{card}" for card in cards} == set(reading.all("href"))
 
 
-def test_marks_in_the_text_become_links_once() -> None:
-    first = Claim("It is tall.", (cite(passage(), 0, 4),))
-    second = Claim("It is old.", (cite(passage(number=2), 0, 4),))
-    markup = answer_html(answer(first, second, text="It is tall. [1] It is old.[2]"), "en")
-    assert Reading(markup).text == "SupportedIt is tall. [1] It is old.[2]"
-    assert links(markup) == ["#passage-1-1", "#passage-2-1"]
-
-
-def test_an_unverified_mark_is_no_link() -> None:
-    claim = Claim("It is tall.", (cite(passage(), 0, 4),))
-    markup = answer_html(answer(claim, text="It is tall.[2] [9]"), "en")
+def test_only_a_verified_citation_becomes_a_link() -> None:
+    claim = Claim("It is tall [2] [9].", (cite(passage(), 0, 4),))
+    markup = answer_html(answer(claim), "en")
     assert links(markup) == ["#passage-1-1"]
-    assert Reading(markup).text == "SupportedIt is tall.[2] [9][1]"
-
-
-def test_a_claim_that_is_not_in_the_text_keeps_its_citation() -> None:
-    claim = Claim("Rephrased.", (cite(passage(), 0, 4),))
-    markup = answer_html(answer(claim, text="It is tall."), "en")
-    assert Reading(markup).text == "SupportedIt is tall.[1]"
+    assert Reading(markup).text == "SupportedIt is tall [2] [9].[1]"
 
 
 @pytest.mark.parametrize(
     ("language", "caption"), [("en", "Quoted word for word"), ("zh", "原文引用")]
 )
-def test_quotation_is_marked(language: Language, caption: str) -> None:
+def test_a_quotation_is_a_block_of_the_cited_words(language: Language, caption: str) -> None:
     quoted = Claim(TEXT, (cite(passage(), 0, len(TEXT)),), 1.0, is_quotation=True)
-    markup = answer_html(answer(quoted), language)
-    assert "blockquote" in Reading(markup).tags and caption in markup
+    found = answer(quoted, text=marked(f"“{TEXT}”", [1]))  # as the assistant writes it
+    reading = Reading(answer_html(found, language))
+    assert reading.texts[1:] == [TEXT, "[1]", caption]
+    assert reading.tags.count("blockquote") == 1
     assert caption not in answer_html(answer(Claim(TEXT, quoted.citations)), language)
 
 
@@ -208,6 +214,7 @@ def test_quotation_is_marked(language: Language, caption: str) -> None:
         ("supported", "Supported", "有据"),
         ("partial", "Partly supported", "部分有据"),
         ("abstained", "Not in the documents", "文档未载"),
+        ("unverified", "Unverified, from the model's memory", "未经核对，出自模型记忆"),
     ],
 )
 def test_status_badge(status: Status, english: str, chinese: str) -> None:
@@ -217,6 +224,18 @@ def test_status_badge(status: Status, english: str, chinese: str) -> None:
         reading = Reading(answer_html(given_answer, language))
         assert reading.texts == [badge, "x"]
         assert f"tether-answer is-{status}" in reading.all("class")
+
+
+def test_every_status_has_words_in_both_languages() -> None:
+    for words in WORDS.values():
+        assert set(get_args(Status)) <= set(words)
+    assert set(WORDS["en"]) == set(WORDS["zh"])
+
+
+def test_an_unverified_claim_shows_no_support() -> None:
+    markup = answer_html(answer(Claim("It is tall."), status="unverified"), "en")
+    assert Reading(markup).texts[1:] == ["It is tall."]
+    assert Reading(markup).all("title") == []
 
 
 def test_draft_is_marked_as_one() -> None:
@@ -246,7 +265,3 @@ def test_hostile_text_forms_no_markup() -> None:
 def test_chat_html_is_one_line(text: str) -> None:
     markup = answer_html(answer(Claim(text), text=text), "en") + draft_html(text, "en")
     assert not set(markup) & {"\n", "\r"}
-
-
-def test_language_of() -> None:
-    assert [language_of(text) for text in ("Why?", "为什么", "GPU 是什么?")] == ["en", "zh", "zh"]
