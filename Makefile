@@ -35,7 +35,8 @@ docs: $(READY)
 
 bench: $(READY)
 	@mkdir -p build
-	$(BIN)/python -m benchmarks.answering --data $(DATA) --limit $(LIMIT) --out build/answering.jsonl --resume
+	$(BIN)/python -m benchmarks.answering --data $(DATA) --limit $(LIMIT) --resume \
+	  --out build/answering-$(shell git rev-parse --short HEAD).jsonl
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,22 +13,21 @@ from model.generators import (
     ScriptedGenerator,
     TransformersGenerator,
 )
+from model.verifier import OverlapVerifier
 from model.weights import (
     DEFAULT_GENERATOR,
     describe_generator,
     prepare_gemma_folder,
     prepare_gemma_gguf,
 )
-from retrieval.encoders import Encoder, HashingEncoder, describe_encoder, load_encoder
+from retrieval.encoders import Encoder, describe_encoder, load_encoder
 from retrieval.search import CollectionSearcher, Searcher
 from retrieval.store import Collection, open_collection, require_collection
 from retrieval.weights import WeightsInfo
 
 
 def build_encoder(settings: Settings) -> Encoder:
-    """Return the encoder in force, its weights prepared; "hashing" needs none."""
-    if settings.encoder.model == "hashing":
-        return HashingEncoder()
+    """Return the encoder in force, its weights prepared."""
     return load_encoder(settings.encoder.model, settings.home, settings.encoder.device)
 
 
@@ -39,10 +38,8 @@ def build_generator(settings: Settings) -> Generator:
     if backend == "none":
         return ScriptedGenerator()
     if backend == "openai":
-        if not chosen.url:
-            raise SettingsError("generator.backend = openai needs generator.url; set both")
         return OpenAIGenerator(
-            chosen.url, model=chosen.model, api_key=chosen.api_key, style=chosen.style
+            _server(settings), model=chosen.model, api_key=chosen.api_key, style=chosen.style
         )
     if backend == "llama.cpp":
         path = Path(chosen.model).expanduser()
@@ -89,12 +86,16 @@ def open_searcher(settings: Settings) -> tuple[Encoder, Collection, CollectionSe
 
 
 def build_assistant(
-    settings: Settings, *, encoder: Encoder, searcher: Searcher | None = None
+    settings: Settings,
+    *,
+    encoder: Encoder,
+    generator: Generator | None = None,
+    searcher: Searcher | None = None,
 ) -> Assistant:
-    """Return the assistant that the settings describe."""
+    """Return the assistant that the settings describe, around a loaded generator if given one."""
     return Assistant(
-        generator=build_generator(settings),
-        encoder=encoder,
+        generator=generator or build_generator(settings),
+        verifier=OverlapVerifier(encoder),
         searcher=searcher,
         prompt=settings.prompt,
         decoding=settings.decoding,
@@ -114,27 +115,39 @@ def prepare_generator(settings: Settings) -> None:
 
 def describe_models(settings: Settings) -> list[dict[str, Any]]:
     """Return role, name, source, licence, size, hash and device of the models in force."""
-    encoder = WeightsInfo("hashing", "computed", "Apache-2.0", 0, None, None)
-    if settings.encoder.model != "hashing":
-        encoder = describe_encoder(settings.encoder.model, settings.home)
+    chosen = settings.generator
     backend = resolve_backend(settings)
-    remote = settings.generator.url if backend == "openai" else ""
-    generator = describe_generator(remote or settings.generator.model, settings.home)
+    encoder = describe_encoder(settings.encoder.model, settings.home)
     if backend == "none":
-        generator = WeightsInfo("none", "quotations only", "-", 0, None, None)
-    devices = {
-        "none": "cpu",
-        "llama.cpp": "gpu" if settings.generator.gpu_layers else "cpu",
-        "transformers": settings.generator.device,
-        "openai": remote,
-    }
+        generator, device = WeightsInfo("none", "quotations only", "-", 0, None, None), "cpu"
+    elif backend == "openai":
+        generator, device = describe_generator(_server(settings), settings.home), chosen.url
+    elif backend == "llama.cpp":
+        generator = describe_generator(chosen.model, settings.home)
+        device = "gpu" if chosen.gpu_layers else "cpu"
+    else:
+        generator = describe_generator(chosen.model, settings.home, converted=True)
+        device = chosen.device
     return [
         {"role": "encoder"} | _weights_row(encoder, settings.encoder.device),
-        {"role": "generator"} | _weights_row(generator, devices[backend]) | {"backend": backend},
+        {"role": "generator"} | _weights_row(generator, device) | {"backend": backend},
     ]
 
 
+def _server(settings: Settings) -> str:
+    """Return the URL of the OpenAI-compatible server."""
+    if not settings.generator.url:
+        raise SettingsError("generator.backend = openai needs generator.url; set both")
+    return settings.generator.url
+
+
 def _weights_row(info: WeightsInfo, device: str) -> dict[str, Any]:
+    if info.bytes == 0:  # nothing to load, so nothing that a GPU could hold
+        device = "cpu"
+    elif device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     return {
         "name": info.name,
         "source": info.source,

@@ -52,7 +52,7 @@ def batch_option(rows: str) -> Callable[[Any], Any]:
     """Return the --batch option of a command whose rows look like `rows`."""
     return click.option(
         "--batch",
-        type=click.File("r", encoding="utf-8"),
+        type=click.File("r", encoding="utf-8-sig", errors="replace"),
         metavar="FILE",
         help=f"JSON lines {rows}; - reads standard input.",
     )
@@ -146,7 +146,7 @@ def _file_progress() -> Iterator[Callable[["FileOutcome", int, int], None]]:
             bar.refresh()
             detail = f" ({outcome.chunks} chunks)" if outcome.chunks else ""
             detail += f": {outcome.message}" if outcome.message else ""
-            line = f"{outcome.status:<9} {outcome.uri}{detail}"
+            line = _shown(f"{outcome.status:<9} {outcome.uri}{detail}")
             bar.write(line, file=sys.stderr if outcome.status == "failed" else sys.stdout)
 
         yield show
@@ -212,13 +212,20 @@ def _require_one(question: str | None, batch: TextIO | None) -> None:
 def _print_rows(rows: Iterator[dict[str, Any]]) -> None:
     """Print each row as one JSON line as soon as it is there; count the errors on stderr."""
     count = failed = 0
+    from app.batch import as_line
+
     for row in rows:
-        click.echo(json.dumps(row, ensure_ascii=False))
+        click.echo(as_line(row))
         sys.stdout.flush()
         count += 1
         failed += "error" in row
     if failed:
         click.echo(f'{failed} of {count} rows have an "error"', err=True)
+
+
+def _shown(text: str) -> str:
+    """Return text on one line, without the control characters that could steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _print_answer(answer: "Answer") -> None:
@@ -227,15 +234,16 @@ def _print_answer(answer: "Answer") -> None:
         "partial": "(parts of the draft were left out: the documents do not support them)",
         "unverified": "(from the model's memory, checked against nothing)",
     }.get(answer.status)
-    click.echo(answer.text)
+    click.echo(_shown(answer.text))
     if note:
         click.echo(note)
     by_number = {passage.number: passage for passage in answer.passages}
     for citation in dict.fromkeys(c for claim in answer.claims for c in claim.citations):
         passage = by_number[citation.passage_number]
         page = f", p. {passage.chunk.page}" if passage.chunk.page else ""
-        click.echo(f"\n[{citation.passage_number}] {passage.title}{page}  {passage.uri}")
-        click.echo(f"    {' '.join(citation.quote.split())}")
+        source = _shown(f"{passage.title}{page}  {passage.uri}")
+        click.echo(f"\n[{citation.passage_number}] {source}")
+        click.echo(f"    {' '.join(_shown(citation.quote).split())}")
 
 
 def _print_timings(answer: "Answer") -> None:
@@ -283,8 +291,9 @@ def search(
     for passage in passages:
         page = f", p. {passage.chunk.page}" if passage.chunk.page else ""
         found_by = "+".join(passage.found_by)
-        click.echo(f"[{passage.number}] {passage.title}{page}  {passage.score:.4f} {found_by}")
-        text = " ".join(passage.chunk.text.split())
+        title = _shown(passage.title)
+        click.echo(f"[{passage.number}] {title}{page}  {passage.score:.4f} {found_by}")
+        text = " ".join(_shown(passage.chunk.text).split())
         click.echo(f"    {text[:LONGEST_LINE]}{'…' if len(text) > LONGEST_LINE else ''}")
 
 
@@ -388,6 +397,9 @@ def collections(flags: Flags, as_json: bool) -> None:
         click.echo(json.dumps([dataclasses.asdict(info) for info in found], ensure_ascii=False))
         return
     for info in found:
+        if info.problem:
+            click.echo(_shown(f"{info.name}: {info.problem}"))
+            continue
         size = f"{info.bytes / 1e6:.1f} MB"
         click.echo(
             f"{info.name}: {info.documents} documents, {info.chunks} chunks, {size},"

@@ -7,7 +7,8 @@ Every distinct paragraph of a set becomes one document of a real collection (kep
 TETHER_HOME/benchmarks, so a second run embeds nothing); every question goes through
 `Assistant.ask`. Sets that supply their own passages are asked over those. Retrieval is measured
 on all questions, answering on at most `--limit` per set and language. Rows are appended to the
-JSONL file as they are done, and the report is built from that file alone.
+JSONL file as they are done, and the report is built from that file alone. A file is resumed only
+by the code, calibration, models and settings that began it: old figures never pass for new ones.
 """
 
 import json
@@ -19,13 +20,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 from tqdm import tqdm
 
-from app.assembly import build_assistant, build_encoder, resolve_backend
+from app.assembly import build_assistant, build_encoder, build_generator, resolve_backend
 from app.settings import flatten, load_settings
 from benchmarks.answering_report import Row, render
 from eval.cases import Case, sample
@@ -41,6 +44,8 @@ from retrieval.search import CollectionSearcher, Searcher, SearchOptions, given_
 from retrieval.store import Collection, open_collection
 
 RETRIEVED = 10  # passages of a "retrieval" row, whatever number the assistant reads
+ROOT = Path(__file__).resolve().parent.parent
+MEASURED = ("ingest", "retrieval", "model")  # the folders whose code decides what is found and said
 
 
 class Asker(Protocol):
@@ -84,7 +89,7 @@ class Record:
         Raises:
             UsageError: The file holds rows already and `resume` is false, or it is not JSONL.
         """
-        self._path = path
+        self.path = path
         if path.exists() and path.stat().st_size and not resume:
             raise UsageError(f"{path} holds rows already: add --resume or choose another --out.")
         self.rows = read_rows(path, repair=True) if path.exists() else []
@@ -96,7 +101,7 @@ class Record:
 
     def add(self, row: Row) -> None:
         """Append one row."""
-        with self._path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.rows.append(dict(row))
         self._done.add(self._key(row))
@@ -228,7 +233,7 @@ class Laboratory:
 
 
 def make_laboratory(home: Path | None, changes: Sequence[str]) -> tuple[Laboratory, dict[str, str]]:
-    """Load the encoder that the settings describe; the generator comes when a bench asks.
+    """Load the encoder that the settings describe, and the generator once, when a bench asks.
 
     The one place that knows how an assistant is assembled.
 
@@ -237,7 +242,7 @@ def make_laboratory(home: Path | None, changes: Sequence[str]) -> tuple[Laborato
         changes: Settings as "name=value", such as "search.mode=dense".
 
     Returns:
-        The laboratory, and what generates and encodes for the head of the report.
+        The laboratory, and the identity of what is measured: all that changes an answer.
 
     Raises:
         SettingsError: A change is not "name=value", or the settings refuse it.
@@ -245,14 +250,18 @@ def make_laboratory(home: Path | None, changes: Sequence[str]) -> tuple[Laborato
     flags = dict(_split_change(change) for change in changes)
     settings = load_settings(flags | ({"home": str(home)} if home else {}))
     encoder = build_encoder(settings)
+    generator = cache(lambda: build_generator(settings))
     laboratory = Laboratory(
         home=settings.home,
         encoder=encoder,
-        make_asker=lambda searcher: build_assistant(settings, encoder=encoder, searcher=searcher),
+        make_asker=lambda searcher: build_assistant(
+            settings, encoder=encoder, generator=generator(), searcher=searcher
+        ),
         search=settings.search,
         chunking=settings.ingest,
     )
     identity = encoder.identity
+    calibration = files("model").joinpath("calibration.json").read_text("utf-8")
     measured = {
         name: value
         for name, value in flatten(settings).items()
@@ -262,7 +271,16 @@ def make_laboratory(home: Path | None, changes: Sequence[str]) -> tuple[Laborato
         "generator": f"{settings.generator.model} ({resolve_backend(settings)})",
         "encoder": f"{identity.name} ({identity.dimension}, {identity.weights_hash[:12]})",
         "settings": content_id(json.dumps(measured, sort_keys=True))[:12],
+        "calibration": content_id(calibration)[:12],
+        "code": hash_code(ROOT),
     }
+
+
+def hash_code(root: Path) -> str:
+    """Return 12 hex digits over the Python sources of `MEASURED`, whether committed or not."""
+    sources = sorted(path for folder in MEASURED for path in (root / folder).rglob("*.py"))
+    named = [(path.relative_to(root).as_posix(), path.read_text("utf-8")) for path in sources]
+    return content_id(json.dumps(named))[:12]
 
 
 def _split_change(change: str) -> tuple[str, str]:
@@ -277,10 +295,9 @@ def _split_change(change: str) -> tuple[str, str]:
 
 def _commit() -> str:
     git = ["git", "describe", "--always", "--dirty"]
-    folder = Path(__file__).parent
     try:
         return subprocess.run(
-            git, cwd=folder, capture_output=True, text=True, check=True
+            git, cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -310,7 +327,7 @@ def describe_run(plan: Plan, identity: Mapping[str, str], command: str) -> Row:
 
 
 def require_same(record: Record, run: Row, identity: Mapping[str, str]) -> None:
-    """Refuse to mix rows of different models or settings under one variant's name.
+    """Refuse to mix rows of different code, calibration, models or settings in one variant.
 
     Raises:
         UsageError: An earlier run of this variant differs in its identity or seed.
@@ -320,8 +337,9 @@ def require_same(record: Record, run: Row, identity: Mapping[str, str]) -> None:
             changed = [key for key in (*identity, "seed") if earlier.get(key) != run[key]]
             if changed:
                 raise UsageError(
-                    f"Variant {run['variant']!r} was measured with another {', '.join(changed)}: "
-                    "give this one its own name with --variant."
+                    f"Variant {run['variant']!r} in {record.path} was measured with another "
+                    f"{', '.join(changed)}: choose another --out, delete that file, or give this "
+                    "variant its own name with --variant."
                 )
 
 
@@ -334,7 +352,7 @@ def require_same(record: Record, run: Row, identity: Mapping[str, str]) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the sample and the intervals.")
 @click.option("--variant", default="default", show_default=True, help="Name of these settings.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
-@click.option("--resume", is_flag=True, help="Go on with the rows of --out.")
+@click.option("--resume", is_flag=True, help="Go on with --out, if nothing changed.")
 @click.option("--retrieval-only", is_flag=True, help="Search, but ask nothing.")
 @click.option("--report", is_flag=True, help="Only print the report of --out.")
 def main(

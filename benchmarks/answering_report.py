@@ -31,6 +31,15 @@ def _answered(row: Row) -> bool:
     return bool(row["status"] != "abstained")
 
 
+def _is_quotation(row: Row) -> bool:
+    """Return whether the answer fell back to quoting a whole sentence."""
+    return any(claim.get("quotation") for claim in row["claims"])
+
+
+def _is_drafted(row: Row) -> bool:
+    return _answered(row) and not _is_quotation(row)
+
+
 def _prediction(row: Row) -> str:
     """Return the answer without its citation marks; an abstention's words are not an answer."""
     if not _answered(row):
@@ -112,17 +121,26 @@ def _citation_valid(row: Row) -> float | None:
     return float(bool(citations) and all(_is_exact(row, citation) for citation in citations))
 
 
-def _quotation(row: Row) -> float | None:
-    if not _answered(row):
-        return None
-    return float(any(claim.get("quotation") for claim in row["claims"]))
+def _among(
+    counts: Callable[[Row], bool], of: Callable[[Row], float | None]
+) -> Callable[[Row], float | None]:
+    """Return a measure narrowed to the rows that count."""
+    return lambda row: of(row) if counts(row) else None
+
+
+def _abstained(row: Row, *, generated: bool) -> float:
+    return float(not _answered(row) and ("generate" in row["timings"]) == generated)
 
 
 MEASURES = (
     Measure("exact match (answerable; abstained = 0)", _exact_match),
     Measure("F1 (answerable; abstained = 0)", _f1),
+    Measure("F1 (answerable; drafted answers alone)", _among(_is_drafted, _f1)),
     Measure("coverage (all questions)", lambda row: float(_answered(row))),
     Measure("wrong among answered", _wrong),
+    Measure("wrong among drafted answers", _among(_is_drafted, _wrong)),
+    Measure("wrong among quotations", _among(_is_quotation, _wrong)),
+    Measure("quotations (answers)", _among(_answered, lambda row: float(_is_quotation(row)))),
     Measure(
         "over-refusal (answerable)",
         lambda row: float(not _answered(row)) if row["answerable"] else None,
@@ -131,12 +149,15 @@ MEASURES = (
         "abstention (unanswerable)",
         lambda row: None if row["answerable"] else float(not _answered(row)),
     ),
+    Measure(
+        "abstained before generating (all questions)", lambda row: _abstained(row, generated=False)
+    ),
+    Measure(
+        "abstained after generating (all questions)", lambda row: _abstained(row, generated=True)
+    ),
     Measure("citation correct (cited answers)", _citation_correct),
     Measure("valid citation (answers)", _citation_valid),
-    Measure("whole sentence quoted (answers)", _quotation),
-    Measure(
-        "answer length, characters", lambda row: len(_prediction(row)) if _answered(row) else None
-    ),
+    Measure("answer length, characters", _among(_answered, lambda row: len(_prediction(row)))),
     Measure("seconds per question", lambda row: row.get("seconds")),
     Measure("prompt tokens", lambda row: row["timings"].get("prompt_tokens")),
 )
@@ -179,7 +200,8 @@ def _said(row: Row, cited: Sequence[tuple[Row, str]]) -> Row:
             {"passage_number": passage["number"], "document": passage["document"], **place}
         )
     text = "\n".join(quote for _, quote in cited)
-    answer = {"text": text, "claims": [{"text": text, "citations": citations}] if cited else []}
+    claim = {"text": text, "citations": citations, "quotation": True}
+    answer = {"text": text, "claims": [claim] if cited else []}
     status = "supported" if cited else "abstained"
     return {**row, **answer, "status": status, "timings": {}, "seconds": None}
 
@@ -228,10 +250,11 @@ def render(rows: Sequence[Row], seed: int = 0) -> str:
 _LEGEND = (
     "Means with 95% intervals (bootstrap over passages) and the number n of questions counted. "
     "An answer is right if it holds a gold answer or its F1 is at least 0.5, and wrong if it "
-    "answers the unanswerable. A citation is correct if its sentence holds a gold answer and is "
-    "from the gold paragraph; it is valid if its quote stands at its offsets. Recall: a passage of "
-    "the gold paragraph is among the first k, over answerable questions. The last three columns "
-    "are degenerate baselines on the same passages."
+    "answers the unanswerable. A quotation is a whole sentence shown where no draft was supported; "
+    "a drafted answer is the generator's own words. A citation is correct if its sentence holds a "
+    "gold answer and is from the gold paragraph; it is valid if its quote stands at its offsets. "
+    "Recall: a passage of the gold paragraph is among the first k, over answerable questions. The "
+    "last three columns are degenerate baselines on the same passages."
 )
 
 

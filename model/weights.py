@@ -122,14 +122,19 @@ def _convert_gguf(source: Path, target: Path, progress: Progress) -> None:
     model.save_pretrained(target)
 
 
-def describe_generator(name: str, home: Path) -> WeightsInfo:
+def describe_generator(name: str, home: Path, *, converted: bool = False) -> WeightsInfo:
     """Describe a generator by its name, GGUF file, folder, hub id or URL, without loading it.
+
+    Args:
+        name: What the settings call it.
+        home: Tether's home folder, which keeps prepared weights.
+        converted: Of the default, the transformers folder instead of the GGUF file.
 
     Raises:
         WeightsError: The name is written as a path, and nothing is there.
     """
     if name == DEFAULT_GENERATOR:
-        return describe_prepared(home, GEMMA_GGUF)
+        return describe_prepared(home, GEMMA_FOLDER if converted else GEMMA_GGUF)
     unknown = "see its own terms"
     if name.startswith(("http://", "https://")):
         return WeightsInfo(name, "OpenAI-compatible server", unknown, None, None, None)

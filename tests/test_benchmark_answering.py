@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,9 @@ from benchmarks.answering import (
     Record,
     command_line,
     describe_run,
+    hash_code,
     main,
+    make_laboratory,
     measure,
     read_rows,
     require_same,
@@ -30,6 +33,7 @@ from model.answers import Answer, Citation, Claim
 from retrieval.encoders import HashingEncoder, Vectors
 from retrieval.passages import Passage
 from retrieval.search import given_passages
+from tests.tiny_models import build_transformers_model
 
 BRIDGE = "The Zarnith bridge spans the Ool. Mara Oan built it in 1973."
 TOWER = "The Kelm tower is a lighthouse. It burnt down twice."
@@ -102,6 +106,7 @@ class Opener:
 
 
 PLAN = Plan({"squad": CASES, "nomiracl": (SUPPLIED,)})
+CHEAP = ("encoder.model=hashing", "generator.backend=none")
 
 
 @pytest.fixture
@@ -162,6 +167,26 @@ def test_a_citation_is_judged_by_the_sentence_around_its_quote(rows: list[dict[s
     row["claims"][0]["citations"] = []
     assert values("citation correct", [row]) == {}
     assert values("valid citation", [row]) == {"b2": 0.0}
+
+
+def test_quotations_and_drafts_are_measured_apart(rows: list[dict[str, Any]]) -> None:
+    assert values("quotations", rows) == {"b1": 0, "b2": 0, "t2": 0, "s1": 0}
+    assert values("wrong among quotations", rows) == {}
+    answered = answers(rows)
+    answered["b2"]["claims"][0]["quotation"] = True
+    apart = list(answered.values())
+    assert values("quotations", apart) == {"b1": 0, "b2": 1, "t2": 0, "s1": 0}
+    assert values("wrong among quotations", apart) == {"b2": 1.0}
+    assert values("wrong among drafted", apart) == {"b1": 0.0, "t2": 1.0}
+    assert values("F1 (answerable; drafted", apart) == {"b1": 1.0}
+    assert values("abstained before", apart) == {"b1": 0, "b2": 0, "t1": 1, "t2": 0, "s1": 0}
+    answered["t1"] = {**answered["t1"], "timings": {"generate": 0.2}}
+    apart = list(answered.values())
+    assert values("abstained before", apart)["t1"] == 0.0
+    assert values("abstained after", apart) == {"b1": 0, "b2": 0, "t1": 1, "t2": 0, "s1": 0}
+    echoed = [report.echo(row) for row in apart]
+    assert set(values("quotations", echoed).values()) == {1.0}
+    assert values("wrong among drafted", echoed) == {}
 
 
 def test_baselines_show_what_a_metric_is_worth(rows: list[dict[str, Any]]) -> None:
@@ -232,10 +257,42 @@ def test_one_variant_is_one_identity(tmp_path: Path) -> None:
     same = describe_run(PLAN, {"generator": "a"}, "second")
     require_same(record, same, {"generator": "a"})
     other = describe_run(PLAN, {"generator": "b"}, "third")
-    with pytest.raises(UsageError, match=r"another generator.*--variant"):
+    remedy = r"rows\.jsonl was measured with another generator: .*--out, delete .*--variant"
+    with pytest.raises(UsageError, match=remedy):
         require_same(record, other, {"generator": "b"})
     renamed = describe_run(replace(PLAN, variant="b"), {"generator": "b"}, "fourth")
     require_same(record, renamed, {"generator": "b"})
+
+
+def test_other_code_or_calibration_is_another_identity(tmp_path: Path) -> None:
+    for folder in ("ingest", "retrieval", "model", "tests"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "part.py").write_text("x = 1\n")
+    code = hash_code(tmp_path)
+    (tmp_path / "tests" / "part.py").write_text("x = 2\n")
+    assert hash_code(tmp_path) == code
+    (tmp_path / "model" / "part.py").write_text("x = 2\n")
+    assert hash_code(tmp_path) != code
+    _, identity = make_laboratory(tmp_path, CHEAP)
+    assert {"generator", "encoder", "settings", "calibration", "code"} == set(identity)
+    record = Record(tmp_path / "rows.jsonl")
+    record.add(describe_run(PLAN, {**identity, "code": code, "calibration": "old"}, "first"))
+    now = describe_run(PLAN, identity, "second")
+    with pytest.raises(UsageError, match=r"another calibration, code: .*--out, delete"):
+        require_same(record, now, identity)
+
+
+def test_the_generator_is_loaded_once_for_all_sets(tmp_path: Path) -> None:
+    folder = build_transformers_model(tmp_path / "generator")
+    laboratory, _ = make_laboratory(
+        tmp_path, ["encoder.model=hashing", f"generator.model={folder}", "generator.device=cpu"]
+    )
+    with laboratory.open("squad-en", [BRIDGE]) as bench:
+        bench.make_asker()
+    shutil.rmtree(folder)  # whatever loads it again fails
+    with laboratory.open("squad-zh", ["青石桥由林望舒设计。"]) as bench:
+        answer = bench.make_asker().ask("青石桥由谁设计？")
+        assert [passage.chunk.text for passage in answer.passages] == ["青石桥由林望舒设计。"]
 
 
 def test_the_command_line_names_no_path() -> None:

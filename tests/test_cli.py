@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-from app.cli import main
+from app.cli import _print_answer, main
+from ingest.documents import Chunk
+from model.answers import Answer, Citation, Claim
+from retrieval.passages import Passage
 
 FAST = ("--set", "encoder.model=hashing", "--set", "generator.backend=none")
 
@@ -219,6 +223,64 @@ def test_settings_and_collections_and_models(tether: Run, folder: Path) -> None:
     assert values["encoder.model"] == "hashing"
     roles = [row["role"] for row in json.loads(tether("models", "--json").out)]
     assert roles == ["encoder", "generator"]
+
+
+def test_documents_cannot_steer_the_terminal(tether: Run, tmp_path: Path) -> None:
+    command = "\x1b]0;pwned\x07\u202e"
+    page = f"# Orrin{command}\n\nOla{command} built the Orrin pier. " + "It is long. " * 50
+    (tmp_path / f"pier{command}.md").write_text(page, "utf-8")
+    (tmp_path / f"broken{command}.pdf").write_bytes(b"%PDF-1.7 this is no pdf")
+    added, found = tether("ingest", tmp_path), tether("search", "Orrin pier")
+    for shown in (added.out, added.err, found.out):
+        assert "]0;pwned" in shown
+        assert all(character.isprintable() for character in shown.replace("\n", ""))
+    title, text = found.out.splitlines()
+    assert "]0;pwned" in title and "]0;pwned" in text
+
+
+def test_an_answer_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "\x1b]0;pwned\x07"
+    text = f"Ola{command} built\nthe pier."
+    chunk = Chunk("d:0-1", "d", 0, len(text), text, page=3)
+    passage = Passage(1, chunk, f"Orrin{command}", f"pier{command}.html", 0.9)
+    claim = Claim(text, (Citation(1, "d", 0, len(text), text),), 0.9, is_quotation=True)
+    _print_answer(Answer("Who?", f"“{text}” [1]", (claim,), (passage,), "supported"))
+    answer, empty, source, quote = capsys.readouterr().out.splitlines()
+    assert answer == "“Ola ]0;pwned  built the pier.” [1]" and empty == ""
+    assert source == "[1] Orrin ]0;pwned , p. 3  pier ]0;pwned .html"
+    assert quote == "    Ola ]0;pwned built the pier."
+
+
+def test_a_damaged_collection_is_listed_with_its_problem(tether: Run, folder: Path) -> None:
+    tether("ingest", folder)
+    tether("ingest", folder, "--collection", "broken")
+    directory = Path(os.environ["TETHER_HOME"]) / "collections" / "broken"
+    for leftover in directory.glob("truth.sqlite3-*"):
+        leftover.unlink()
+    (directory / "truth.sqlite3").write_bytes(b"garbage" * 1000)
+    broken, sound = tether("collections").out.splitlines()
+    assert broken.startswith("broken: ") and "truth.sqlite3" in broken
+    assert "documents," not in broken
+    assert sound.startswith("default: 2 documents")
+
+
+def test_models_are_those_of_the_backend(tether: Run) -> None:
+    def generator(*changes: str) -> dict[str, object]:
+        flags = [word for change in changes for word in ("--set", f"generator.{change}")]
+        encoder, generator = json.loads(tether(*flags, "models", "--json").out)
+        assert (encoder["name"], encoder["device"]) == ("hashing", "cpu")
+        return {name: generator[name] for name in ("name", "device", "backend")}
+
+    torch_device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = {"name": "gemma-3-270m-transformers", "backend": "transformers"}
+    assert generator("backend=transformers") == {**folder, "device": torch_device}
+    assert generator("backend=transformers", "device=cuda") == {**folder, "device": "cuda"}
+    gguf = {"name": "gemma-3-270m", "backend": "llama.cpp"}
+    assert generator("backend=auto") == {**gguf, "device": "cpu"}
+    assert generator("backend=llama.cpp", "gpu_layers=9") == {**gguf, "device": "gpu"}
+    url = "http://127.0.0.1:8080/v1"
+    assert generator("backend=auto", f"url={url}")["device"] == url
+    assert "generator.url" in tether("--set", "generator.backend=openai", "models").error
 
 
 def test_an_unknown_setting_suggests_the_nearest(tether: Run) -> None:
