@@ -30,7 +30,9 @@ _NAME = re.compile(
     r"|\b(?P<inside>[A-Z][\w'’-]*)"
 )
 _HEADING = re.compile(r"#{1,6}\s")
-_ITEM = re.compile(r"[-*+•]\s|\d{1,3}[.)、．]|[（(]?[一二三四五六七八九十\d]{1,3}[)）、]")
+_ITEM = re.compile(
+    r"[-*+•]\s+|\d{1,3}[.)]\s+|\d{1,3}[、．]\s*|[（(]?[一二三四五六七八九十\d]{1,3}[)）、]\s*"
+)
 _STOP = re.compile(r"[.。!！?？;；…:：,，|]")
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|n't|unable|fail(?:ed|s)?)\b|n't\b"
@@ -196,8 +198,15 @@ def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
         text, base = passage.chunk.text, passage.chunk.start
         spans = [piece for span in split_sentences(text) for piece in _pieces(text, *span)]
         stated = [span for span in spans if not is_heading(text[slice(*span)])] or spans
+        stated = [(_after_marker(text, a, b), b) for a, b in stated]
         found += [Sentence(passage, base + a, base + b, text[a:b]) for a, b in stated]
     return found
+
+
+def _after_marker(text: str, start: int, end: int) -> int:
+    """Return where a list item's own words begin."""
+    marker = _ITEM.match(text, start, end)
+    return marker.end() if marker and marker.end() < end else start
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -83,7 +83,7 @@ def test_a_heading_is_no_sentence(heading: str) -> None:
 
 def test_a_list_item_is_evidence() -> None:
     found = ev.sentences_of([passage("- Greedy decoding\n- Beam search\n\nBoth are common.")])
-    assert [s.text for s in found] == ["- Greedy decoding", "- Beam search", "Both are common."]
+    assert [s.text for s in found] == ["Greedy decoding", "Beam search", "Both are common."]
 
 
 @pytest.mark.parametrize(
