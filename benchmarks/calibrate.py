@@ -266,7 +266,7 @@ def chinese_pairs(cases: Sequence[Case], seed: int) -> Iterator[tuple[str, str, 
 
 def statement_rows(pairs: Sequence[tuple[str, str, int, str, str]], encoder: Encoder) -> list[Row]:
     """Return the features of labelled (claim, evidence) pairs."""
-    sentences = [split_evidence(evidence) for _, evidence, *_ in pairs]
+    sentences = [split_evidence(evidence, claim) for claim, evidence, *_ in pairs]
     claims = encoder.encode_queries([claim for claim, *_ in pairs])
     encoder.encode_passages([s for group in sentences for s in group])
     rows = []

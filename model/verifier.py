@@ -132,7 +132,7 @@ class OverlapVerifier:
         """Return a judgement for each (claim, evidence) pair, in order."""
         if not pairs:
             return []
-        sentences = [split_evidence(evidence) for _, evidence in pairs]
+        sentences = [split_evidence(evidence, claim) for claim, evidence in pairs]
         claim_vectors = self._encoder.encode_queries([claim for claim, _ in pairs])
         vectors = self._encoder.encode_passages([s for group in sentences for s in group])
         judgements: list[Judgement] = []
@@ -166,10 +166,10 @@ class OverlapVerifier:
         }
         for numbers in (cited, [n for n in verdicts if n not in cited]):
             among = [verdicts[n] for n in numbers if n in verdicts]
-            best = max(among, key=lambda verdict: verdict.support, default=None)
-            if best is not None and best.supported:
+            best = max((v for v in among if v.supported), key=_support, default=None)
+            if best is not None:
                 return best
-        return max(verdicts.values(), key=lambda v: v.support, default=Verdict(0.0, False))
+        return max(verdicts.values(), key=_support, default=Verdict(0.0, supported=False))
 
     def _judge_in_passage(
         self, evidence: "QuestionEvidence", claim: str, members: Sequence[int]
@@ -184,6 +184,10 @@ class OverlapVerifier:
             supported=support >= function.threshold and is_grounded(features, HELD_SHARE),
             sentences=tuple(evidence.sentences[i] for i in sorted(located)),
         )
+
+
+def _support(verdict: Verdict) -> float:
+    return verdict.support
 
 
 def is_grounded(features: Features, least_share: float = 0.0) -> bool:
@@ -229,9 +233,10 @@ def _shared(
     }
 
 
-def split_evidence(evidence: str) -> list[str]:
-    """Return the sentences of an evidence text, the whole text if it has none."""
-    return [evidence[start:end] for start, end in split_sentences(evidence)] or [evidence]
+def split_evidence(evidence: str, claim: str) -> list[str]:
+    """Return the sentences of an evidence text, of very many those nearest to the claim."""
+    sentences = [evidence[start:end] for start, end in split_sentences(evidence)] or [evidence]
+    return [sentences[i] for i in _nearest(sentences, ev.content_terms(claim))]
 
 
 def statement_features(claim: str, sentences: Sequence[str], similarity: float) -> dict[str, float]:
@@ -252,13 +257,12 @@ def statement_features(claim: str, sentences: Sequence[str], similarity: float) 
     }
 
 
-def _nearest(sentences: list[ev.Sentence], asked: Sequence[str]) -> list[ev.Sentence]:
-    """Return at most `MOST_SENTENCES`, those that share most terms with the question, in order."""
+def _nearest(sentences: Sequence[str], wanted: Sequence[str]) -> Sequence[int]:
+    """Return the places of the `MOST_SENTENCES` that hold most wanted terms, in order."""
     if len(sentences) <= MOST_SENTENCES:
-        return sentences
-    shares = [ev.coverage(asked, ev.content_terms(sentence.text)) for sentence in sentences]
-    kept = sorted(range(len(sentences)), key=lambda i: (-shares[i], i))[:MOST_SENTENCES]
-    return [sentences[i] for i in sorted(kept)]
+        return range(len(sentences))
+    shares = [ev.coverage(wanted, ev.content_terms(sentence)) for sentence in sentences]
+    return sorted(sorted(range(len(sentences)), key=lambda i: (-shares[i], i))[:MOST_SENTENCES])
 
 
 def _ranks(passages: Sequence[Passage]) -> dict[int, float]:
@@ -282,7 +286,9 @@ class QuestionEvidence:
         self.language = question_language(question)
         self.calibration = calibration or default_calibration()
         self.question_terms = ev.content_terms(question)
-        self.sentences = _nearest(ev.sentences_of(passages), self.question_terms)
+        sentences = ev.sentences_of(passages)
+        nearest = _nearest([sentence.text for sentence in sentences], self.question_terms)
+        self.sentences = [sentences[i] for i in nearest]
         self.terms = [ev.content_terms(sentence.text) for sentence in self.sentences]
         self._rarity = ev.rarity(self.terms)
         self.passage_rank = _ranks(passages)

@@ -80,7 +80,7 @@ def test_nothing_to_judge() -> None:
 
 
 def test_evidence_without_a_sentence_is_taken_whole() -> None:
-    assert split_evidence("...") == ["..."]
+    assert split_evidence("...", "A claim.") == ["..."]
     features = statement_features("A claim.", ["..."], 0.0)
     assert np.isfinite(list(features.values())).all()
 
@@ -133,6 +133,14 @@ def test_a_calibration_for_another_encoder_warns(caplog: pytest.LogCaptureFixtur
     assert "fitted for the encoder multilingual-e5-small, not for hashing" in caplog.text
 
 
+def test_very_long_evidence_is_judged_by_its_nearest_sentences() -> None:
+    noise = " ".join(f"Item {i} is stored in cupboard {i}." for i in range(500))
+    verifier = OverlapVerifier(HashingEncoder(), plain_calibration())
+    claim = "Ola Fenn built the Zarnith bridge."
+    assert len(split_evidence(f"{noise} {TEXTS[0]}", claim)) == MOST_SENTENCES
+    assert verifier.judge([(claim, f"{noise} {TEXTS[0]}")])[0].supported
+
+
 def test_a_claim_is_cited_to_the_passage_that_holds_it_not_to_the_one_it_names() -> None:
     verdict = judge(evidence("Who built the Zarnith bridge?"), "Ola Fenn", cited=[2])
     assert verdict.supported
@@ -160,6 +168,7 @@ def test_the_shipped_calibration_covers_both_languages_and_names_its_origin() ->
         assert set(functions) == {"en", "zh"}
         assert all(0.0 < function.threshold <= 1.0 for function in functions.values())
     assert {"command", "commit", "encoder", "sets", "figures"} <= set(calibration.provenance)
+    assert str(calibration.provenance["command"]).startswith("python -m benchmarks.calibrate")
 
 
 def test_a_calibration_without_provenance_is_refused() -> None:
