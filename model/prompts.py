@@ -51,7 +51,7 @@ class PromptOptions:
     """What goes into the prompt."""
 
     examples: int = 3  # worked examples before the question; 0 is zero-shot
-    passage_tokens: int = 160  # budget for all passages together, in generator tokens
+    passage_tokens: int = 80  # budget for all passages together, in generator tokens
     chat_instruction: str = ""  # replaces the built-in instruction of that language
 
 
@@ -162,6 +162,8 @@ def pack(
 
     Sentences keep their order; a gap between two of one passage is shown. The sentence after a
     likely one comes along early, because answers often stand beside the words of the question.
+    The likeliest passage comes last, next to the question, where a small model heeds it most
+    (docs/log.md).
 
     Args:
         sentences: All sentences of the passages, in order.
@@ -181,7 +183,10 @@ def pack(
             continue
         chosen.add(i)
         used += cost
-    return _join(sentences, sorted(chosen))
+    best = {
+        sentences[i].passage.number: relevance[i] for i in sorted(chosen, key=relevance.__getitem__)
+    }
+    return sorted(_join(sentences, sorted(chosen)), key=lambda packed: best[packed[0]])
 
 
 def _adjoins(sentences: Sequence[Sentence], i: int) -> bool:

@@ -64,6 +64,12 @@ def test_the_likeliest_sentences_come_first_and_keep_their_order() -> None:
     assert packed == [(1, "One. ... Three."), (2, "Five.")]
 
 
+def test_the_likeliest_passage_stands_next_to_the_question() -> None:
+    sentences = sentences_of(passages())
+    packed = pack(sentences, [0.9, 0.1, 0.1, 0.2, 0.2], count, budget=100)
+    assert [number for number, _ in packed] == [2, 1]
+
+
 def test_the_best_sentence_stays_whatever_its_length() -> None:
     sentences = sentences_of(passages())
     assert pack(sentences, [0.0, 0.9, 0.0, 0.0, 0.0], count, budget=1) == [(1, "Two is here.")]
