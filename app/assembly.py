@@ -62,14 +62,20 @@ def build_generator(settings: Settings) -> Generator:
 
 
 def resolve_backend(settings: Settings) -> str:
-    """Return the backend that "auto" stands for: the URL's, llama.cpp for GGUF, transformers."""
+    """Return the backend that "auto" stands for.
+
+    A URL takes "openai"; a GGUF file and the default model take llama.cpp, which is several times
+    faster on a CPU, unless a GPU is asked for; all else takes transformers.
+    """
     chosen = settings.generator
     if chosen.backend != "auto":
         return chosen.backend
     if chosen.url:
         return "openai"
-    is_gguf = chosen.model == DEFAULT_GENERATOR or chosen.model.lower().endswith(".gguf")
-    return "llama.cpp" if is_gguf else "transformers"
+    if chosen.model.lower().endswith(".gguf"):
+        return "llama.cpp"
+    is_default = chosen.model == DEFAULT_GENERATOR
+    return "llama.cpp" if is_default and chosen.device != "cuda" else "transformers"
 
 
 def open_searcher(settings: Settings) -> tuple[Encoder, Collection, CollectionSearcher]:
