@@ -44,7 +44,7 @@ class GeneratorSettings:
         "auto"  # none: quote only
     )
     style: PromptStyle = "auto"  # "chat" for instructed models, "completion" for base models
-    device: Device = "auto"  # transformers backend
+    device: Device = "auto"  # transformers; "cuda" takes that backend for the default model too
     url: str = ""  # OpenAI-compatible server, e.g. http://127.0.0.1:8080/v1
     api_key: str = field(default="", repr=False)  # for that server; shown nowhere
     context_tokens: int = 4096  # llama.cpp: longest prompt and answer together
