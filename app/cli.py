@@ -145,7 +145,8 @@ def _file_progress() -> Iterator[Callable[["FileOutcome", int, int], None]]:
             bar.total, bar.n = total, done
             bar.refresh()
             detail = f" ({outcome.chunks} chunks)" if outcome.chunks else ""
-            detail += f": {outcome.message}" if outcome.message else ""
+            message = outcome.message.removeprefix(f"{outcome.uri}: ")
+            detail += f": {message}" if message else ""
             line = _shown(f"{outcome.status:<9} {outcome.uri}{detail}")
             bar.write(line, file=sys.stderr if outcome.status == "failed" else sys.stdout)
 

