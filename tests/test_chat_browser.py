@@ -130,7 +130,8 @@ class ChatPage:
         page.locator("#tether-question textarea").wait_for()
 
     def ask(self, question: str) -> None:
-        """Type a question and press Enter."""
+        """Type a question and press Enter, once the answer before is complete."""
+        self.page.locator("#tether-question [data-testid=stop-button]").wait_for(state="hidden")
         box = self.page.locator("#tether-question textarea")
         box.fill(question)
         box.press("Enter")
@@ -153,7 +154,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a running playwright forbids asyncio.run to later tests
 def browser() -> "Iterator[Browser]":
     """Debian's chromium, started once."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -176,7 +177,7 @@ def chat_page(browser: "Browser") -> Iterator[Callable[..., ChatPage]]:
         )
         context = browser.new_context(locale=locale, viewport={"width": width, "height": 844})
         opened.append((served, context))
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)  # a busy machine is slow, not broken
         return ChatPage(context.new_page(), str(served.local_url))
 
     yield open_page
@@ -323,7 +324,6 @@ def test_real_weights_answer_cite_and_abstain(
     chat_page: Callable[..., ChatPage], knowledge: Assistant
 ) -> None:
     chat = chat_page(knowledge)
-    chat.page.set_default_timeout(60_000)
     for count, (question, words) in enumerate(
         [
             ("In which year was the transformer introduced?", "2017"),

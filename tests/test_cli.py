@@ -313,7 +313,13 @@ def test_an_interrupted_ingest_keeps_what_is_done(folder: Path) -> None:
         (folder / f"{i:03}.txt").write_text(f"Document number {i} speaks of item {i}. " * 200)
     command = [sys.executable, "-m", "app.cli", *FAST, "ingest", str(folder)]
     root = Path(__file__).parent.parent
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+
+    def heed_interrupts() -> None:  # a shell's background job, and so its tests, ignore them
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=root, preexec_fn=heed_interrupts
+    ) as process:
         assert process.stdout is not None
         done = [process.stdout.readline() for _ in range(5)]
         process.send_signal(signal.SIGINT)
