@@ -1,4 +1,4 @@
-"""Cut a `Document` into `Chunk`s that fit an encoder: whole sentences under one heading, one page.
+"""Cut a `Document` into `Chunk`s that fit an encoder: whole sentences at one place.
 
     chunks = split(document, encoder.count_tokens, ChunkingOptions(max_tokens=200))
 
@@ -9,7 +9,7 @@ a chunk's size is the sum over its sentences. Knows nothing of encoders but how 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingest.documents import Chunk, Document, Section, chunk_id
 from ingest.errors import SettingsError
@@ -57,7 +57,7 @@ class _Piece:
 def split(document: Document, count_tokens: CountTokens, options: ChunkingOptions) -> list[Chunk]:
     """Return the chunks of a document in reading order.
 
-    A chunk never reaches over a change of heading or page. No chunk is larger than
+    A chunk never reaches over a change of heading, page or place. No chunk is larger than
     `options.max_tokens`, up to the drift of counting sentences one by one; a single character
     that has more tokens than that is a chunk of its own.
     """
@@ -78,14 +78,15 @@ def _chunk(document: Document, start: int, end: int, section: Section) -> Chunk:
         text=document.text[start:end],
         heading=section.heading,
         page=section.page,
+        place=section.place,
     )
 
 
 def _regions(document: Document) -> Iterator[tuple[Section, int]]:
-    """Yield (section, end) so that neighbours differ in heading or page; they cover the text."""
+    """Yield (section, end) so that neighbours differ in heading, page or place."""
     current = Section(0)
     for section in document.sections:
-        if (section.heading, section.page) == (current.heading, current.page):
+        if replace(section, start=current.start) == current:
             continue
         if section.start > current.start:
             yield current, section.start

@@ -9,18 +9,24 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# In the metadata of a document whose content names no title: a renamed file stays the same text.
+TITLE_FROM_NAME = {"title_from": "name"}
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """From character `start` on, the text stands under `heading` and on `page`.
+    """From character `start` on, the text stands under `heading`, on `page` or at `place`.
 
     `heading` is the path of headings joined by " > " ("" where there is none); `page` counts from
-    1 and is None in formats without pages. A section ends where the next one starts.
+    1 and is None in formats without pages. `place` names any other location as "<unit> <which>":
+    "slide 3", "sheet Sales rows 2-40", "rows 2-40", "cell 7", "chapter 2", "lines 10-52",
+    "entry 12" ("" where there is none). A section ends where the next one starts.
     """
 
     start: int
     heading: str = ""
     page: int | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class Chunk:
     text: str
     heading: str = ""
     page: int | None = None
+    place: str = ""
 
 
 def content_id(text: str) -> str:

@@ -20,8 +20,28 @@ from ingest.documents import Chunk, Document
 from ingest.errors import SourceError, TetherError
 from ingest.loaders import LOADER_VERSION, SUPPORTED_SUFFIXES, load, read_bytes, uri_of
 
-Added = Literal["added", "updated", "duplicate"]
-Status = Literal["added", "updated", "unchanged", "duplicate", "failed"]
+Status = Literal["added", "updated", "moved", "unchanged", "duplicate", "removed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One document on its way into a sink, as the content of `uri`."""
+
+    uri: str
+    file_hash: str  # of the bytes and of all else that shapes the chunks
+    document: Document
+    chunks: Sequence[Chunk]
+    moved_from: str = ""  # the uri under which this text stood before its file was moved
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a sink did with an item."""
+
+    status: Literal["added", "updated", "moved", "duplicate"]
+    embedded: int = 0  # chunks that had to be embedded; the others were known
+    similar_to: str = ""  # uri of a kept document that says (nearly) the same, "" if there is none
+    similarity: float = 0.0  # of the two texts, 0 to 1
 
 
 class Sink(Protocol):
@@ -32,27 +52,45 @@ class Sink(Protocol):
         ...
 
     def file_hash(self, uri: str) -> str | None:
-        """Return the hash given with the last `add` under this uri, None if there was none."""
+        """Return the hash given with the last `add_all` under this uri, None if there was none."""
         ...
 
-    def add(self, uri: str, file_hash: str, document: Document, chunks: Sequence[Chunk]) -> Added:
-        """Keep a document, replacing what stood under this uri before.
+    def add_all(self, items: Sequence[Item]) -> Sequence[Kept]:
+        """Keep documents, each replacing what stood under its uri before.
+
+        When this returns, all of them are durable and can be found; killed at any instant before,
+        each of them is wholly in or wholly out.
 
         Returns:
-            "duplicate" where the same text is already kept under another uri (the hash is noted
-            all the same, so the file counts as unchanged next time), else "updated" or "added".
+            One `Kept` an item, in order. "duplicate": another source holds this text, or one that
+            says the same (then `similar_to` names it), and nothing was stored but the hash, so
+            that the file counts as unchanged next time. "moved": the text stood under
+            `moved_from`, which is forgotten.
         """
+        ...
+
+    def remove(self, uri: str) -> bool:
+        """Forget a source, and its document if no other source holds it; False if unknown."""
+        ...
+
+    def uris(self) -> Sequence[str]:
+        """Return the uris of all sources, in the order in which they came."""
+        ...
+
+    def uris_of(self, document_id: str) -> Sequence[str]:
+        """Return the uris that hold this very text, oldest first."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
-    """What became of one file."""
+    """What became of one source: a file, an entry of an archive, a web page."""
 
     uri: str
     status: Status
-    chunks: int = 0  # chunks handed to the sink and kept
-    message: str = ""  # one line, only where the status is "failed"
+    chunks: int = 0  # chunks of the document, where it is "added", "updated" or "moved"
+    embedded: int = 0  # of these, how many had to be embedded
+    message: str = ""  # one line: why it "failed", or what the text is similar to
 
 
 OnFile = Callable[[FileOutcome, int, int], None]  # outcome, files done, files in all

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from ingest import loaders
 from ingest.documents import Document, content_id
+from ingest.encodings import decode
 from ingest.errors import SourceError
+from ingest.pdf import join_lines
 
 SIMPLIFIED = "检索增强生成先从文档里找到相关的段落，然后让模型只根据这些段落来回答问题。"
 TRADITIONAL = "檢索增強生成先從文檔裡找到相關的段落，然後讓模型只根據這些段落來回答問題。"
@@ -74,7 +76,7 @@ def test_undecodable_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
 def test_chinese_text_is_read_right_or_refused(text: str) -> None:
     text += "的"  # no valid UTF-8 in GB18030; a few lone ideographs are, such as 强
     try:
-        decoded, _ = loaders._decode("a.txt", text.encode("gb18030"))
+        decoded, _ = decode("a.txt", text.encode("gb18030"))
     except SourceError:
         return
     assert decoded == text
@@ -224,7 +226,7 @@ def test_pdf_pages_and_line_wraps(tmp_path: Path) -> None:
 
 def test_wrapped_chinese_lines_join_without_a_space() -> None:
     lines = ["检索增强生成先从文档里找到", "相关的段落，然后让模型 RAG", "根据这些来回答问题。"]
-    assert loaders._join_lines(lines) == (
+    assert join_lines(lines) == (
         "检索增强生成先从文档里找到相关的段落，然后让模型 RAG 根据这些来回答问题。"
     )
 
