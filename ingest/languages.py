@@ -1,9 +1,10 @@
 """Which language a text is in, and where its sentences are, for Chinese and English.
 
-Both answers come from scripts and punctuation alone, in time linear in the text:
+The answers come from scripts and punctuation alone, in time linear in the text:
 
     detect_language("什么是 RAG?")             -> "zh"
     split_sentences("Dr. Li left. 他走了。")   -> [(0, 12), (13, 17)]
+    simplified("檢索增強")                     -> "检索增强"
 
 Knows nothing of files, chunks or models. "en" stands for any text in Latin script; telling English
 from French would need a model and nothing downstream depends on it.
@@ -11,6 +12,7 @@ from French would need a model and nothing downstream depends on it.
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal
 
 IDEOGRAPHS = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
@@ -60,6 +62,28 @@ def _sample(text: str) -> str:
         return text
     step = len(text) // 10
     return " ".join(text[i : i + _SAMPLE_LENGTH // 10] for i in range(0, len(text), step))
+
+
+# --- Scripts -------------------------------------------------------------------------------------
+
+
+def simplified(text: str) -> str:
+    """Return the text with traditional ideographs as simplified ones, character for character.
+
+    For matching only, never for showing: 乾 and 幹 both become 干. The length stays the same, so
+    offsets hold. The table is that of OpenCC ("t2s").
+    """
+    return text.translate(_simplified_forms())
+
+
+@cache
+def _simplified_forms() -> dict[int, str]:
+    from opencc import OpenCC  # deferred: most commands read no document
+
+    blocks = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2EBE0))
+    ideographs = [chr(code) for first, last in blocks for code in range(first, last + 1)]
+    simple = OpenCC("t2s").convert("\n".join(ideographs)).split("\n")
+    return {ord(a): b for a, b in zip(ideographs, simple, strict=True) if a != b}
 
 
 # --- Sentences -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ingest.languages import IDEOGRAPHS, split_sentences
+from ingest.languages import IDEOGRAPHS, simplified, split_sentences
 from retrieval.passages import Passage
 
 LONGEST_SENTENCE = 400  # characters; a longer one is cut, so that a citation stays readable
@@ -63,8 +63,8 @@ _ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where|which|name)\b", re.IGNORECAS
 
 
 def normalise(text: str) -> str:
-    """Return the text in compatibility form and lower case, for comparison only."""
-    return unicodedata.normalize("NFKC", text).lower()
+    """Return the text in compatibility form, lower case and simplified, for comparison only."""
+    return simplified(unicodedata.normalize("NFKC", text).lower())
 
 
 def content_terms(text: str) -> list[str]:

@@ -2,12 +2,15 @@
 
 Chinese has no spaces, so runs of Han characters are segmented by jieba in its search mode (a long
 word also yields the words inside it). All else is split at punctuation; FTS5's own tokenizer then
-stems English and strips accents. Knows nothing of SQLite connections or of ranking.
+stems English and strips accents. Traditional Chinese is indexed, and asked for, as simplified.
+Knows nothing of SQLite connections or of ranking.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterator
+
+from ingest.languages import simplified
 
 _HAN = "〇々\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TERM = re.compile(
@@ -46,7 +49,7 @@ def query_expression(text: str) -> str:
 
 
 def _terms(text: str) -> Iterator[str]:
-    text = _THOUSANDS.sub("", unicodedata.normalize("NFKC", text).lower())
+    text = _THOUSANDS.sub("", simplified(unicodedata.normalize("NFKC", text).lower()))
     for match in _TERM.finditer(text):
         if match["han"]:
             yield from _segment(match["han"])
