@@ -48,6 +48,19 @@ def decode(uri: str, data: bytes, declared: str | None = None) -> tuple[str, str
     raise SourceError(f"{uri}: the text encoding is unknown; save the file as UTF-8")
 
 
+def decode_names(raw: list[bytes]) -> list[str]:
+    """Return the file names of a zip archive that does not declare them as UTF-8.
+
+    They are decoded together, because one name is little evidence; cp437, the original encoding
+    of zip archives, where nothing else fits.
+    """
+    for encoding in ("utf-8", "gb18030"):
+        names = [_try(name, encoding) for name in raw]
+        if all(name is not None for name in names):
+            return [name or "" for name in names]
+    return [name.decode("cp437") for name in raw]
+
+
 def _guesses(data: bytes, declared: str | None) -> Iterator[tuple[str, str | None]]:
     if data.count(0) > len(data) / 5:  # UTF-16 without a mark: the NULs sit on one side
         encoding = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"

@@ -1,34 +1,61 @@
-"""Read one file as a `Document`, by the parser of its format.
+"""Read a file as `Document`s, by the parser of its format; look inside archives and mails.
 
     document = load(Path("notes.md"))
+    for entry in unpack(read_entry(Path("reports.zip"))):
+        document = load_entry(entry)  # where it is no SourceError
 
-`Document.text` is what all offsets count in. For plain text and Markdown it is the source itself
-(less NULs and lone surrogates); for the others it is the text extracted here, blocks parted by
-blank lines. What cannot be read faithfully is refused with a `SourceError`, never garbled.
-Knows nothing of chunks, stores or models.
+`Document.text` is what all offsets count in. For plain text, Markdown and source code it is the
+source itself (less NULs and lone surrogates); for the others it is the text extracted here, blocks
+parted by blank lines. What cannot be read faithfully is refused with a `SourceError`, never
+garbled. Knows nothing of chunks, stores or models.
 """
 
 import os
 import stat
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
+from ingest import archives, markup
+from ingest.archives import Budget, BudgetSpent, Member, Wanted
 from ingest.documents import TITLE_FROM_NAME, Document, content_id
 from ingest.errors import SourceError
 from ingest.languages import detect_language
-from ingest.markup import parse_html, parse_markdown, parse_text
 from ingest.office import parse_docx
 from ingest.parsed import REMOVED, Parser, one_line
 from ingest.pdf import parse_pdf
 
-LOADER_VERSION = 2  # raise it when the same bytes would give another Document
-MAX_BYTES = 200 * 1024 * 1024  # bytes per file
+LOADER_VERSION = 3  # raise it when the same bytes would give another Document
+MAX_BYTES = archives.MAX_MEMBER_BYTES  # per file, and per entry of an archive
+
+_DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+FORMATS: dict[str, tuple[str, Parser]] = {  # suffix to media type and parser
+    **markup.FORMATS,
+    ".pdf": ("application/pdf", parse_pdf),
+    ".docx": (_DOCX, parse_docx),
+}
+
+Opener = Callable[[str, bytes, Wanted, Budget], Iterator[Member | SourceError]]
+CONTAINERS: dict[str, tuple[Opener, int]] = {  # suffix to opener and levels it may be nested
+    ".zip": (archives.zip_members, 2),
+}
+SUPPORTED_SUFFIXES = tuple(dict.fromkeys((*FORMATS, *CONTAINERS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Bytes with a name: a file, a member of an archive, an attachment, a downloaded file."""
+
+    uri: str  # "/home/me/report.zip!/inner/a.txt" for a member
+    name: str  # the file name with its suffix
+    data: bytes
 
 
 def load(path: Path, data: bytes | None = None) -> Document:
     """Return the document in a file.
 
     Args:
-        path: A regular file with one of `SUPPORTED_SUFFIXES`.
+        path: A regular file of a supported format that is no archive.
         data: Its bytes, where the caller has read them with `read_bytes` already.
 
     Raises:
@@ -36,27 +63,105 @@ def load(path: Path, data: bytes | None = None) -> Document:
             password, or holds no text.
     """
     uri = uri_of(path)
-    suffix = path.suffix.lower()
-    if suffix not in _FORMATS:
-        raise SourceError(
-            f"{uri}: unsupported format {suffix or '(no suffix)'}; convert it to one of "
-            + " ".join(SUPPORTED_SUFFIXES)
-        )
-    media_type, parse = _FORMATS[suffix]
-    parsed = parse(uri, read_bytes(path) if data is None else data)
+    _format_of(uri, path.name)
+    return load_entry(Entry(uri, path.name, read_bytes(path) if data is None else data))
+
+
+def load_entry(entry: Entry) -> Document:
+    """Return the document in an entry, by the suffix of its name.
+
+    Raises:
+        SourceError: The entry is of no supported format, corrupt, protected by a password, or
+            holds no text.
+    """
+    media_type, parse = _format_of(entry.uri, entry.name)
+    parsed = parse(entry.uri, entry.data)
     if not parsed.text.strip():
-        raise SourceError(f"{uri}: holds no text; check the file or leave it out")
+        raise SourceError(f"{entry.uri}: holds no text; check the file or leave it out")
     title = one_line(parsed.title)
     return Document(
         id=content_id(parsed.text),
-        uri=uri,
-        title=title or path.stem,
+        uri=entry.uri,
+        title=title or PurePosixPath(entry.name).stem,
         text=parsed.text,
         language=detect_language(parsed.text),
         media_type=media_type,
         metadata=parsed.metadata | ({} if title else TITLE_FROM_NAME),
         sections=parsed.sections,
     )
+
+
+def unpack(entry: Entry) -> Iterator[Entry | SourceError]:
+    """Yield what an entry holds: itself, or the entries of an archive, level by level.
+
+    A mail is yielded itself and then its attachments. A bad member is yielded as a `SourceError`
+    and the others go on; unsupported formats inside are skipped, as in folders.
+    """
+    try:
+        yield from _unpack(entry, Budget(), 0)
+    except BudgetSpent as spent:
+        yield SourceError(f"{entry.uri}: {spent}")
+
+
+def _unpack(entry: Entry, budget: Budget, depth: int) -> Iterator[Entry | SourceError]:
+    suffix = suffix_of(entry.name)
+    if suffix not in CONTAINERS:
+        yield entry
+        return
+    opener, deepest = CONTAINERS[suffix]
+    if depth > deepest:
+        yield SourceError(f"{entry.uri}: nested too deeply; unpack it and ingest the folder")
+        return
+    is_document = suffix in FORMATS
+    if is_document:
+        yield entry
+    found = is_document
+    try:
+        for member in opener(entry.uri, entry.data, is_supported, budget):
+            found = True
+            if isinstance(member, SourceError):
+                yield member
+            else:
+                name, data = member
+                inner = Entry(f"{entry.uri}!/{name}", PurePosixPath(name).name, data)
+                yield from _unpack(inner, budget, depth + 1)
+    except SourceError as error:
+        if not is_document:  # or loading it reports the same
+            yield error
+        return
+    if not found:
+        yield SourceError(f"{entry.uri}: holds no supported files; check it or leave it out")
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file name in lower case, with its dot; "" if there is none."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def is_supported(name: str) -> bool:
+    """Return whether a file of this name can be ingested."""
+    return suffix_of(name) in SUPPORTED_SUFFIXES
+
+
+def _format_of(uri: str, name: str) -> tuple[str, Parser]:
+    suffix = suffix_of(name)
+    if suffix in FORMATS:
+        return FORMATS[suffix]
+    if suffix in CONTAINERS:
+        raise SourceError(f"{uri}: an archive, not a document; ingest it as a whole")
+    raise SourceError(
+        f"{uri}: unsupported format {suffix or '(no suffix)'}; convert it to one of "
+        + " ".join(SUPPORTED_SUFFIXES)
+    )
+
+
+def read_entry(path: Path) -> Entry:
+    """Return a file's bytes under its uri and name.
+
+    Raises:
+        SourceError: As `uri_of` and `read_bytes`.
+    """
+    return Entry(uri_of(path), path.name, read_bytes(path))
 
 
 def uri_of(path: Path) -> str:
@@ -95,16 +200,3 @@ def read_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SourceError(f"{uri}: cannot be read ({reason}); check the path and disk") from None
-
-
-_DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-_FORMATS: dict[str, tuple[str, Parser]] = {
-    ".txt": ("text/plain", parse_text),
-    ".md": ("text/markdown", parse_markdown),
-    ".markdown": ("text/markdown", parse_markdown),
-    ".html": ("text/html", parse_html),
-    ".htm": ("text/html", parse_html),
-    ".pdf": ("application/pdf", parse_pdf),
-    ".docx": (_DOCX, parse_docx),
-}
-SUPPORTED_SUFFIXES = tuple(_FORMATS)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ingest.encodings import decode
-from ingest.parsed import Parsed, TextBuilder, one_line, outline, unwrap
+from ingest.parsed import Parsed, Parser, TextBuilder, one_line, outline, unwrap
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
@@ -169,3 +169,12 @@ def collapse(text: str) -> str:
         for line in text.split(_BREAK)
     )
     return "\n".join(map(unwrap, lines)).strip()
+
+
+FORMATS: dict[str, tuple[str, Parser]] = {
+    ".txt": ("text/plain", parse_text),
+    ".md": ("text/markdown", parse_markdown),
+    ".markdown": ("text/markdown", parse_markdown),
+    ".html": ("text/html", parse_html),
+    ".htm": ("text/html", parse_html),
+}
