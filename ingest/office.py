@@ -8,10 +8,55 @@ from typing import Any
 from ingest.errors import SourceError
 from ingest.parsed import Parsed, TextBuilder, one_line
 
-_MAX_UNPACKED_BYTES = 1024 * 1024 * 1024  # inside one file: a .docx is a zip archive
+MAX_UNPACKED_BYTES = 1024 * 1024 * 1024  # in all, inside one zip container
+MAX_ENTRIES = 100_000  # files inside one zip container
 
 _HEADING_STYLE = re.compile(r"(?:heading|标题|標題|见出し)\s*(\d)", re.IGNORECASE)
 _TITLE_STYLE = re.compile(r"title|标题|標題", re.IGNORECASE)
+
+
+def require_bounded_zip(
+    uri: str, data: bytes, limit: int = MAX_UNPACKED_BYTES, part_limit: int = MAX_UNPACKED_BYTES
+) -> None:
+    """Pass if a zip container is whole and unpacks to a bounded size; the bytes are counted.
+
+    Args:
+        uri: For messages only.
+        data: The container.
+        limit: Most unpacked bytes in all.
+        part_limit: Most unpacked bytes of one XML part: a tree of it takes a multiple in memory.
+
+    Raises:
+        SourceError: It is no zip archive, damaged, protected by a password, or a bomb.
+    """
+    if data.count(b"PK\x01\x02") > MAX_ENTRIES:  # before the directory itself fills the memory
+        raise SourceError(f"{uri}: holds over {MAX_ENTRIES} files; split it into smaller files")
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            entries = archive.infolist()
+            if any(entry.flag_bits & 1 for entry in entries):
+                raise SourceError(f"{uri}: protected by a password; save it without one")
+            left = limit
+            for entry in entries:
+                is_xml = entry.filename.lower().endswith((".xml", ".rels"))
+                left -= _count(uri, archive, entry, min(left, part_limit if is_xml else left))
+    except SourceError:
+        raise
+    except Exception as error:  # zipfile has many ways to say that an archive is damaged
+        reason = f"damaged or no zip container ({type(error).__name__})"
+        raise SourceError(f"{uri}: {reason}; save it again") from None
+
+
+def _count(uri: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> int:
+    """Return how many bytes an entry unpacks to, without trusting the directory."""
+    size = entry.file_size if entry.file_size > limit else 0
+    if not size:
+        with archive.open(entry) as file:
+            while size <= limit and (block := file.read(1 << 20)):
+                size += len(block)
+    if size > limit:
+        raise SourceError(f"{uri}: unpacks to over {limit >> 20} MB; split it into smaller files")
+    return size
 
 
 def parse_docx(uri: str, data: bytes) -> Parsed:
@@ -19,10 +64,6 @@ def parse_docx(uri: str, data: bytes) -> Parsed:
     import docx
 
     try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > _MAX_UNPACKED_BYTES:
-            raise SourceError(f"{uri}: unpacks to {unpacked >> 20} MB; split it into smaller files")
         document = docx.Document(BytesIO(data))
     except SourceError:
         raise
