@@ -1,0 +1,393 @@
+"""Retrieval quality on public sets: lexical, dense and hybrid search beside two peers.
+
+    python -m benchmarks.retrieval --data ../shared/data --work build/retrieval --out FILE
+    python -m benchmarks.retrieval ... --sets drcd,cranfield --ablate fusion,chunks
+
+Every text of a set is one document, cut and embedded once; all systems get the same chunks and the
+same vectors, so that only the ranking differs (the peers' own way of cutting is not measured here,
+and their dense half is as good as ours). Peers: LangChain's EnsembleRetriever (BM25Retriever and
+FAISS, equal weights, reciprocal rank fusion) and Haystack's InMemory BM25 and embedding retrievers
+joined by reciprocal rank fusion, both with 50 candidates from each half as ours. A random order is
+the degenerate baseline.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from eval import rankings
+from eval.datasets import find_data
+from eval.rankings import Query, RankingSet
+from eval.statistics import mean
+from ingest.chunking import ChunkingOptions, split
+from ingest.documents import Document, content_id
+from ingest.languages import detect_language, simplified, split_sentences
+from ingest.pipeline import Item
+from retrieval.encoders import DEFAULT_ENCODER, Encoder, Vectors, load_encoder
+from retrieval.lexical import Hit, LexicalSearch
+from retrieval.search import DenseSearch, fuse
+from retrieval.store import Collection, StoredChunk, open_collection
+
+CANDIDATES = 50  # chunks of each half that enter a fusion
+PACKING = "answer in prompt"
+CHARACTERS = 1_200  # of passages that a prompt may hold, for the ablation of chunk sizes
+
+METRICS: Mapping[str, Callable[[Sequence[str], frozenset[str]], float]] = {
+    "recall@1": partial(rankings.recall, k=1),
+    "recall@5": partial(rankings.recall, k=5),
+    "recall@10": partial(rankings.recall, k=10),
+    "all@5": partial(rankings.complete, k=5),
+    "mrr@10": rankings.first_reciprocal_rank,
+    "ndcg@10": rankings.ndcg,
+}
+
+Rank = Callable[[Query], list[int]]  # chunk numbers, best first
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One set in a collection, its chunks at hand, its queries embedded once."""
+
+    set: RankingSet
+    collection: Collection
+    chunks: Mapping[int, StoredChunk]
+    holders: Mapping[str, tuple[str, ...]]  # document id to the text ids it stands for
+    embedded: Mapping[str, Vectors]  # query text to its vector
+
+    def texts_of(self, numbers: Sequence[int]) -> list[str]:
+        """Return the text ids behind ranked chunks, each once; duplicates stand together."""
+        found: dict[str, None] = {}
+        for number in numbers:
+            found.update(dict.fromkeys(self.holders[self.chunks[number].chunk.document_id]))
+        return list(found)
+
+
+@contextmanager
+def open_bench(work: Path, given: RankingSet, encoder: Encoder, size: int) -> Iterator[Bench]:
+    """Open the collection of a set, embedding its texts on the first run only."""
+    name = f"{given.name} {size} {content_id(' '.join(given.texts))[:8]}".replace("_", "-")
+    with open_collection(work, name, encoder, create=True) as collection:
+        known = set(collection.uris())
+        waiting = [(key, text) for key, text in given.texts.items() if key not in known]
+        for start in tqdm(range(0, len(waiting), 64), desc=given.name, mininterval=5):
+            collection.add_all([_item(collection, size, *w) for w in waiting[start : start + 64]])
+        chunks = collection.chunks_by_rowid(collection.rowids())
+        holders = {info.id: info.uris for info in collection.documents()}
+        asked = list(dict.fromkeys(query.text for query in given.queries))
+        vectors = encoder.encode_queries([simplified(text) for text in asked])
+        embedded = dict(zip(asked, vectors, strict=True))
+        yield Bench(given, collection, chunks, holders, embedded)
+
+
+def _item(collection: Collection, size: int, key: str, text: str) -> Item:
+    document = Document(content_id(text), key, "", text, detect_language(text), "text/plain")
+    chunks = split(document, collection.count_tokens, ChunkingOptions(max_tokens=size))
+    return Item(key, key, document, chunks)
+
+
+# --- Systems -------------------------------------------------------------------------------------
+
+
+def systems(bench: Bench, seed: int) -> dict[str, Rank]:
+    """Return every system that is compared, by name."""
+    lexical, dense = halves(bench)
+    numbers = list(bench.chunks)
+
+    def at_random(query: Query) -> list[int]:
+        return random.Random(f"{seed} {query.id}").sample(numbers, min(CANDIDATES, len(numbers)))
+
+    return {
+        "random": at_random,
+        "lexical": lambda query: _numbers(lexical(query)),
+        "dense": lambda query: _numbers(dense(query)),
+        "hybrid": lambda query: _numbers(fuse([dense(query), lexical(query)])),
+        "langchain ensemble": langchain_ensemble(bench),
+        "haystack hybrid": haystack_hybrid(bench),
+    }
+
+
+def halves(
+    bench: Bench,
+) -> tuple[Callable[[Query], list[Hit]], Callable[[Query], list[Hit]]]:
+    """Return our lexical and our dense search."""
+    lexical = LexicalSearch(bench.collection)
+    dense = DenseSearch(bench.collection, bench.embedded.__getitem__)
+    return (
+        lambda query: lexical(query.text, top_k=CANDIDATES),
+        lambda query: dense(query.text, top_k=CANDIDATES),
+    )
+
+
+def _numbers(hits: Sequence[Hit]) -> list[int]:
+    return [hit.rowid for hit in hits]
+
+
+def langchain_ensemble(bench: Bench) -> Rank:
+    """Return LangChain's usual hybrid retriever over the same chunks and vectors."""
+    from langchain_classic.retrievers import EnsembleRetriever
+    from langchain_community.retrievers import BM25Retriever
+    from langchain_community.vectorstores import FAISS
+    from langchain_core.embeddings import Embeddings
+
+    class Known(Embeddings):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            raise NotImplementedError
+
+        def embed_query(self, text: str) -> list[float]:
+            return [float(value) for value in bench.embedded[text]]
+
+    numbers = list(bench.chunks)
+    texts = [bench.chunks[number].chunk.text for number in numbers]
+    labels = [{"number": number} for number in numbers]
+    vectors = bench.collection.vectors(numbers).tolist()
+    pairs = list(zip(texts, vectors, strict=True))
+    dense = FAISS.from_embeddings(pairs, Known(), labels).as_retriever(
+        search_kwargs={"k": CANDIDATES}
+    )
+    lexical = BM25Retriever.from_texts(texts, labels, k=CANDIDATES)
+    # Its own way to tell documents apart is their text; by number it does not lose equal chunks.
+    both = EnsembleRetriever(retrievers=[lexical, dense], weights=[0.5, 0.5], id_key="number")
+    return lambda query: [found.metadata["number"] for found in both.invoke(query.text)]
+
+
+def haystack_hybrid(bench: Bench) -> Rank:
+    """Return Haystack's in-memory BM25 and embedding retrievers, their ranks fused."""
+    from haystack import Document as HaystackDocument
+    from haystack.components.joiners import DocumentJoiner
+    from haystack.components.retrievers.in_memory import (
+        InMemoryBM25Retriever,
+        InMemoryEmbeddingRetriever,
+    )
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+    store = InMemoryDocumentStore(embedding_similarity_function="dot_product")
+    numbers = list(bench.chunks)
+    vectors = bench.collection.vectors(numbers).tolist()
+    store.write_documents(
+        [
+            HaystackDocument(
+                id=str(number), content=bench.chunks[number].chunk.text, embedding=vector
+            )
+            for number, vector in zip(numbers, vectors, strict=True)
+        ]
+    )
+    lexical = InMemoryBM25Retriever(store, top_k=CANDIDATES)
+    dense = InMemoryEmbeddingRetriever(store, top_k=CANDIDATES)
+    joiner = DocumentJoiner(join_mode="reciprocal_rank_fusion")
+
+    def rank(query: Query) -> list[int]:
+        vector = bench.embedded[query.text].tolist()
+        found = [
+            lexical.run(query=query.text)["documents"],
+            dense.run(query_embedding=vector)["documents"],
+        ]
+        return [int(document.id) for document in joiner.run(documents=found)["documents"]]
+
+    return rank
+
+
+# --- Ablations -----------------------------------------------------------------------------------
+
+
+def fusions(bench: Bench) -> dict[str, Rank]:
+    """Return ways of fusing the two halves: other constants, weights, and score fusion."""
+    lexical, dense = halves(bench)
+    known: dict[str, tuple[list[Hit], list[Hit]]] = {}
+
+    def both(query: Query) -> tuple[list[Hit], list[Hit]]:
+        if query.id not in known:
+            known[query.id] = (dense(query), lexical(query))
+        return known[query.id]
+
+    def by_rank(query: Query, constant: int) -> list[int]:
+        return _numbers(fuse(both(query), constant=constant))
+
+    def by_score(query: Query, weight: float) -> list[int]:
+        return _score_fusion(*both(query), weight)
+
+    ways: dict[str, Rank] = {}
+    for constant in (5, 10, 20, 60, 100):
+        ways[f"ranks, constant {constant}"] = partial(by_rank, constant=constant)
+    for weight in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
+        ways[f"scores, dense weight {weight}"] = partial(by_score, weight=weight)
+    return ways
+
+
+def _score_fusion(dense: Sequence[Hit], lexical: Sequence[Hit], weight: float) -> list[int]:
+    """Mix scores scaled to 0..1 within each half; what a half did not find scores 0 there."""
+    scores: dict[int, float] = {}
+    for hits, share in ((dense, weight), (lexical, 1 - weight)):
+        if hits:
+            low, high = hits[-1].score, hits[0].score
+            for hit in hits:
+                scaled = (hit.score - low) / (high - low) if high > low else 1.0
+                scores[hit.rowid] = scores.get(hit.rowid, 0.0) + share * scaled
+    return sorted(scores, key=lambda number: (-scores[number], number))
+
+
+def measure_packing(bench: Bench, size: int) -> Iterator[dict[str, Any]]:
+    """Yield whether an answer stands in the best passages that fit a prompt.
+
+    With and without a sentence window (the sentence before and after each passage), and with near
+    duplicates (cosine of 0.97 or more with a better passage) left out.
+    """
+    lexical, dense = halves(bench)
+    for query in bench.set.queries:
+        if not query.answers:
+            return
+        numbers = _numbers(fuse([dense(query), lexical(query)]))
+        for way, chosen in (
+            ("plain", numbers),
+            ("window", numbers),
+            ("no near duplicates", _distinct(bench, numbers)),
+        ):
+            text = _packed(bench, chosen, window=way == "window")
+            yield {
+                "set": bench.set.name,
+                "system": f"{size} tokens, {way}",
+                "query": query.id,
+                "cluster": query.cluster,
+                PACKING: float(any(answer in text for answer in query.answers)),
+            }
+
+
+def _distinct(bench: Bench, numbers: Sequence[int]) -> list[int]:
+    vectors = bench.collection.vectors(numbers)  # (hits, dimension)
+    kept: list[int] = []
+    for place in range(len(numbers)):
+        if not kept or float((vectors[kept] @ vectors[place]).max()) < 0.97:
+            kept.append(place)
+    return [numbers[place] for place in kept]
+
+
+def _packed(bench: Bench, numbers: Sequence[int], *, window: bool) -> str:
+    parts: list[str] = []
+    for number in numbers:
+        chunk = bench.chunks[number].chunk
+        text = chunk.text
+        if window:
+            whole = bench.set.texts[chunk.document_id]
+            spans = split_sentences(whole)
+            before = [start for start, end in spans if end <= chunk.start]
+            after = [end for start, end in spans if start >= chunk.end]
+            start = before[-1] if before else chunk.start
+            text = whole[start : after[0] if after else chunk.end]
+        parts.append(text)
+        if sum(map(len, parts)) >= CHARACTERS:
+            break
+    return "\n".join(parts)[:CHARACTERS]
+
+
+# --- Measuring and reporting ---------------------------------------------------------------------
+
+
+def measure(bench: Bench, ranked_by: Mapping[str, Rank]) -> Iterator[dict[str, Any]]:
+    """Yield one row a query and system: its metrics and its seconds."""
+    for name, rank in ranked_by.items():
+        for query in tqdm(bench.set.queries, desc=f"{bench.set.name}: {name}", mininterval=5):
+            begin = time.perf_counter()
+            numbers = rank(query)
+            seconds = time.perf_counter() - begin
+            texts = bench.texts_of(numbers)
+            row = {"set": bench.set.name, "system": name, "query": query.id}
+            row |= {"cluster": query.cluster}
+            yield (
+                row
+                | {metric: score(texts, query.relevant) for metric, score in METRICS.items()}
+                | {"seconds": seconds}
+            )
+
+
+def report(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield Markdown: a table a set, every figure with its interval, and paired differences."""
+    for name, packing in dict.fromkeys((row["set"], PACKING in row) for row in rows):
+        own = [row for row in rows if row["set"] == name and (PACKING in row) == packing]
+        metrics = [PACKING] if packing else list(METRICS)
+        yield f"\n| {name} | " + " | ".join(metrics) + " |"
+        yield "|---" * (len(metrics) + 1) + "|"
+        for system in dict.fromkeys(row["system"] for row in own):
+            chosen = [row for row in own if row["system"] == system]
+            clusters = [row["cluster"] for row in chosen]
+            cells = [str(mean([row[m] for row in chosen], clusters)) for m in metrics]
+            yield f"| {system} | " + " | ".join(cells) + " |"
+        yield from _differences(own)
+
+
+def _differences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what hybrid search gains over every other system, query by query."""
+    by_system: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_system.setdefault(row["system"], {})[row["query"]] = row
+    ours = by_system.pop("hybrid", None)
+    for system, others in by_system.items() if ours else ():
+        gains = [ours[key]["ndcg@10"] - others[key]["ndcg@10"] for key in ours]
+        clusters = [ours[key]["cluster"] for key in ours]
+        yield f"\nhybrid - {system}, ndcg@10: {mean(gains, clusters)}"
+
+
+def main() -> None:
+    """Measure, append the rows to a file, print the report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of the question sets")
+    parser.add_argument("--work", type=Path, required=True, help="keeps the collections")
+    parser.add_argument("--home", type=Path, help="data root with the weights (default: --work)")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a query")
+    parser.add_argument("--sets", default=",".join(rankings.RANKING_SETS))
+    parser.add_argument("--ablate", default="", help="fusion, chunks, or both")
+    parser.add_argument("--size", type=int, default=ChunkingOptions().max_tokens)
+    parser.add_argument("--sizes", default="100,200,300", help="for --ablate chunks")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    encoder = load_encoder(DEFAULT_ENCODER, options.home or options.work, "auto")
+    ablations = set(filter(None, options.ablate.split(",")))
+    sizes = [int(size) for size in options.sizes.split(",")]
+    rows: list[dict[str, Any]] = []
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("a", encoding="utf-8") as out:
+        for given in rankings.load_ranking_sets(options.sets.split(","), find_data(options.data)):
+            for row in _run(given, encoder, ablations, sizes, options):
+                rows.append(row)
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    sys.stdout.write("\n".join(report(rows)) + "\n")
+
+
+def _run(
+    given: RankingSet,
+    encoder: Encoder,
+    ablations: set[str],
+    sizes: Sequence[int],
+    options: argparse.Namespace,
+) -> Iterator[dict[str, Any]]:
+    if not ablations:
+        with open_bench(options.work, given, encoder, options.size) as bench:
+            yield from measure(bench, systems(bench, options.seed))
+    if "fusion" in ablations:
+        with open_bench(options.work, given, encoder, options.size) as bench:
+            yield from measure(bench, fusions(bench))
+    for size in sizes if "chunks" in ablations else ():
+        with open_bench(options.work, given, encoder, size) as bench:
+            lexical, dense = halves(bench)
+            name = f"hybrid, {size} tokens"
+            both = partial(_hybrid, lexical=lexical, dense=dense)
+            yield from measure(bench, {name: both})
+            yield from measure_packing(bench, size)
+
+
+def _hybrid(query: Query, *, lexical: Any, dense: Any) -> list[int]:
+    return _numbers(fuse([dense(query), lexical(query)]))
+
+
+if __name__ == "__main__":
+    main()
