@@ -74,7 +74,11 @@ CREATE TRIGGER chunks_come AFTER INSERT ON chunks BEGIN
     INSERT OR REPLACE INTO changes VALUES ((SELECT max(sequence) FROM commits), new.number, 1);
 END;
 CREATE TRIGGER chunks_go AFTER DELETE ON chunks BEGIN
-    INSERT OR REPLACE INTO changes VALUES ((SELECT max(sequence) FROM commits), old.number, 0);
+    INSERT INTO changes VALUES ((SELECT max(sequence) FROM commits), old.number, 0)
+        ON CONFLICT (sequence, number) DO UPDATE SET present = -1;
+    DELETE FROM changes  -- what came with this very commit never was there
+        WHERE sequence = (SELECT max(sequence) FROM commits) AND number = old.number
+        AND present = -1;
 END;
 CREATE TABLE pending (hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE fingerprints (

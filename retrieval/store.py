@@ -18,7 +18,6 @@ import os
 import sqlite3
 import threading
 import unicodedata
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -40,52 +39,14 @@ from ingest.errors import (
     UnknownCollection,
     UsageError,
 )
+from retrieval import schema
 from retrieval.encoders import Encoder, EncoderIdentity, Vectors
 from retrieval.terms import index_terms
 
-SCHEMA_VERSION = "1"
 TRUTH = "truth.sqlite3"
 LOCK_SECONDS = 2.0  # patience with another writer before StoreBusy
 
 _Row = tuple[Any, ...]  # of SQLite values
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE documents (
-    id TEXT PRIMARY KEY,
-    title TEXT NOT NULL,
-    language TEXT NOT NULL,
-    media_type TEXT NOT NULL,
-    metadata TEXT NOT NULL,
-    sections TEXT NOT NULL,
-    text TEXT NOT NULL
-) STRICT;
-CREATE TABLE sources (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    uri TEXT NOT NULL UNIQUE,
-    file_hash TEXT NOT NULL,
-    document_id TEXT NOT NULL REFERENCES documents (id) DEFERRABLE INITIALLY DEFERRED
-) STRICT;
-CREATE INDEX sources_of_document ON sources (document_id);
-CREATE TABLE chunks (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
-    start INTEGER NOT NULL,
-    "end" INTEGER NOT NULL,
-    heading TEXT NOT NULL,
-    page INTEGER,
-    text TEXT NOT NULL
-) STRICT;
-CREATE INDEX chunks_of_document ON chunks (document_id);
-CREATE TABLE vectors (
-    number INTEGER PRIMARY KEY REFERENCES chunks (number) ON DELETE CASCADE,
-    vector BLOB NOT NULL
-) STRICT;
-CREATE VIRTUAL TABLE terms USING fts5 (words, tokenize = 'porter unicode61 remove_diacritics 2');
-CREATE TRIGGER terms_leave_with_chunks AFTER DELETE ON chunks BEGIN
-    DELETE FROM terms WHERE rowid = old.number;
-END;
-"""
 
 _FIRST_URI = """(SELECT uri FROM sources WHERE document_id = documents.id
                  ORDER BY sources.number LIMIT 1)"""
@@ -114,6 +75,14 @@ class DocumentInfo:
     media_type: str
     characters: int
     chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The chunk numbers that came and went between two generations, each ascending."""
+
+    added: NDArray[np.int64]
+    removed: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +156,7 @@ class Collection:
         with _sqlite_errors(self._path):
             self._connection = _connect(self._path)
         try:
+            self._migrate()
             _check_identity(self.name, self._identity(), encoder.identity)
         except BaseException:
             self._connection.close()
@@ -265,10 +235,8 @@ class Collection:
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
         with self.writing(), self._transaction("BEGIN IMMEDIATE") as connection:
+            schema.commit(connection)
             yield connection
-            connection.execute(
-                "UPDATE meta SET value = ? WHERE key = 'generation'", (uuid.uuid4().hex,)
-            )
 
     # Writing (the `Sink` of an ingest)
 
@@ -342,7 +310,56 @@ class Collection:
     @property
     def generation(self) -> str:
         """The name of the present state of the truth; every commit draws a new one."""
-        return self._meta("generation")
+        return str(self._one("SELECT generation FROM commits ORDER BY sequence DESC LIMIT 1")[0])
+
+    def changes_since(self, generation: str) -> Changes | None:
+        """Return which chunks came and went since that generation, None if the log has lost it.
+
+        What came and went again in between is in neither list.
+        """
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT sequence FROM commits WHERE generation = ?", (generation,)
+            ).fetchone()
+            if row is None:
+                return None
+            net = connection.execute(  # numbers are never used twice: -1, 0 or 1
+                "SELECT number, sum(2 * present - 1) AS net FROM changes WHERE sequence > ? "
+                "GROUP BY number HAVING net <> 0 ORDER BY number",
+                row,
+            ).fetchall()
+        numbers = np.array(net, dtype=np.int64).reshape(-1, 2)  # (changed chunks, 2)
+        return Changes(numbers[numbers[:, 1] > 0, 0], numbers[numbers[:, 1] < 0, 0])
+
+    def forget_changes(self, generation: str) -> None:
+        """Drop what the log knows from before that generation; unknown ones drop nothing.
+
+        Call it with the generation that a saved snapshot of the index holds.
+
+        Raises:
+            StoreBusy: Another process is writing the collection.
+        """
+        with self.writing(), self._transaction("BEGIN IMMEDIATE") as connection:
+            row = connection.execute(
+                "SELECT sequence FROM commits WHERE generation = ?", (generation,)
+            ).fetchone()
+            if row is not None:
+                connection.execute("DELETE FROM changes WHERE sequence <= ?", row)
+                connection.execute("DELETE FROM commits WHERE sequence < ?", row)
+
+    def uris(self) -> list[str]:
+        """Return the uris of all sources, in the order in which they came."""
+        with self.reading() as connection:
+            rows = connection.execute("SELECT uri FROM sources ORDER BY number").fetchall()
+        return [uri for (uri,) in rows]
+
+    def uris_of(self, document_id: str) -> list[str]:
+        """Return the uris that hold this very text, oldest first."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT uri FROM sources WHERE document_id = ? ORDER BY number", (document_id,)
+            ).fetchall()
+        return [uri for (uri,) in rows]
 
     def count_documents(self) -> int:
         """Return the number of documents."""
@@ -400,7 +417,7 @@ class Collection:
         """Return the chunks of those row numbers that (still) exist."""
         rows = self._select_by_number(
             f"""SELECT chunks.number, document_id, start, "end", chunks.text, heading, page,
-                       title, {_FIRST_URI}
+                       place, title, {_FIRST_URI}
                 FROM chunks JOIN documents ON documents.id = document_id
                 WHERE chunks.number""",
             rowids,
@@ -408,13 +425,11 @@ class Collection:
         return {
             number: StoredChunk(
                 number,
-                Chunk(
-                    chunk_id(document_id, start, end), document_id, start, end, text, heading, page
-                ),
+                Chunk(chunk_id(identity, start, end), identity, start, end, *rest),
                 title,
                 uri,
             )
-            for number, document_id, start, end, text, heading, page, title, uri in rows
+            for number, identity, start, end, *rest, title, uri in rows
         }
 
     def _chunks_of(self, document_id: str) -> list[Chunk]:
@@ -433,13 +448,37 @@ class Collection:
 
     def vectors(self, rowids: Sequence[int]) -> Vectors:
         """Return the vectors of existing chunks, shape (len(rowids), dimension)."""
-        dimension = self.encoder.identity.dimension
         rows = self._select_by_number("SELECT number, vector FROM vectors WHERE number", rowids)
         blobs: dict[int, bytes] = dict(rows)
-        if any(len(blob) != 4 * dimension for blob in blobs.values()):
+        return self._as_vectors([blobs[rowid] for rowid in rowids])
+
+    def _as_vectors(self, blobs: Sequence[bytes]) -> Vectors:
+        dimension = self.encoder.identity.dimension
+        if any(len(blob) != 4 * dimension for blob in blobs):
             raise DamagedStore(_damaged(self._path, "a vector has the wrong length"))
-        joined = b"".join(blobs[rowid] for rowid in rowids)
-        return np.frombuffer(joined, dtype="<f4").reshape(len(rowids), dimension)
+        return np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), dimension)
+
+    def iterate_vectors(self, batch: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+        """Yield all row numbers, ascending, with their vectors, `batch` rows at a time.
+
+        All batches show one state of the truth; no more than one is in memory. Other threads that
+        use this object wait until the iterator ends or is closed.
+
+        Yields:
+            Row numbers, shape (rows,), and vectors, shape (rows, dimension).
+        """
+        with self.reading() as connection:
+            cursor = connection.execute("SELECT number, vector FROM vectors ORDER BY number")
+            while rows := cursor.fetchmany(batch):
+                yield (
+                    np.array([number for number, _ in rows], dtype=np.int64),
+                    self._as_vectors([blob for _, blob in rows]),
+                )
+
+    def count_matches(self, expression: str) -> int:
+        """Return the number of chunks that match an FTS5 expression."""
+        row = self._one("SELECT count(*) FROM terms WHERE terms MATCH ?", expression)
+        return int(row[0])
 
     def match_terms(self, expression: str, *, top_k: int) -> list[tuple[int, float]]:
         """Return (row number, BM25 score) of the chunks that match an FTS5 expression, best first.
@@ -474,12 +513,19 @@ class Collection:
     def _meta(self, key: str) -> str:
         return str(self._one("SELECT value FROM meta WHERE key = ?", key)[0])
 
-    def _identity(self) -> EncoderIdentity:
-        if self._meta("schema") != SCHEMA_VERSION:
+    def _migrate(self) -> None:
+        if self._meta("schema") == schema.SCHEMA_VERSION:
+            return
+        try:
+            with self.writing(), self._lock, _sqlite_errors(self._path):
+                schema.migrate(self._connection)
+        except LookupError as error:
             raise StoreError(
                 f"collection {self.name} was written by another version of Tether; "
                 "ingest its documents into a new collection"
-            )
+            ) from error
+
+    def _identity(self) -> EncoderIdentity:
         return EncoderIdentity(
             self._meta("encoder"), self._meta("weights_hash"), int(self._meta("dimension"))
         )
@@ -524,9 +570,17 @@ def _insert_document(
     )
     for chunk, vector in zip(chunks, vectors, strict=True):
         number = connection.execute(
-            'INSERT INTO chunks (document_id, start, "end", heading, page, text) '
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            (document.id, chunk.start, chunk.end, chunk.heading, chunk.page, chunk.text),
+            'INSERT INTO chunks (document_id, start, "end", heading, page, text, place) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                document.id,
+                chunk.start,
+                chunk.end,
+                chunk.heading,
+                chunk.page,
+                chunk.text,
+                chunk.place,
+            ),
         ).lastrowid
         connection.execute(
             "INSERT INTO vectors VALUES (?, ?)", (number, vector.astype("<f4").tobytes())
@@ -550,8 +604,6 @@ def _remove_source(connection: sqlite3.Connection, uri: str) -> None:
 def _create(directory: Path, identity: EncoderIdentity) -> None:
     """Put an empty truth in place in one step, so that a truth without tables is always damage."""
     meta: Mapping[str, str] = {
-        "schema": SCHEMA_VERSION,
-        "generation": uuid.uuid4().hex,
         "encoder": identity.name,
         "weights_hash": identity.weights_hash,
         "dimension": str(identity.dimension),
@@ -562,8 +614,7 @@ def _create(directory: Path, identity: EncoderIdentity) -> None:
             if (directory / TRUTH).exists():
                 return
             with closing(sqlite3.connect(":memory:")) as connection:
-                connection.executescript(_SCHEMA)
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                schema.create(connection, meta)
                 connection.commit()
                 replace_file(directory / TRUTH, connection.serialize())
     except OSError as error:
