@@ -231,6 +231,8 @@ def _shown(text: str) -> str:
 
 def _print_answer(answer: "Answer") -> None:
     """Print the text, then each citation with its source and the quoted characters."""
+    from app.evidence import location
+
     note = {
         "partial": "(parts of the draft were left out: the documents do not support them)",
         "unverified": "(from the model's memory, checked against nothing)",
@@ -241,8 +243,8 @@ def _print_answer(answer: "Answer") -> None:
     by_number = {passage.number: passage for passage in answer.passages}
     for citation in dict.fromkeys(c for claim in answer.claims for c in claim.citations):
         passage = by_number[citation.passage_number]
-        page = f", p. {passage.chunk.page}" if passage.chunk.page else ""
-        source = _shown(f"{passage.title}{page}  {passage.uri}")
+        place = location(passage.chunk, "en")
+        source = _shown(f"{passage.title}{place and ', ' + place}  {passage.uri}")
         click.echo(f"\n[{citation.passage_number}] {source}")
         click.echo(f"    {' '.join(_shown(citation.quote).split())}")
 
@@ -274,6 +276,7 @@ def search(
     settings = flags.settings(collection=collection, search__top_k=top_k)
     from app import batch as doors
     from app.assembly import open_searcher
+    from app.evidence import location
     from model.answers import passage_to_json
     from model.assistant import checked_question
 
@@ -290,10 +293,10 @@ def search(
         click.echo(json.dumps({"passages": found}, ensure_ascii=False))
         return
     for passage in passages:
-        page = f", p. {passage.chunk.page}" if passage.chunk.page else ""
+        place = location(passage.chunk, "en")
+        title = _shown(f"{passage.title}{place and ', ' + place}")
         found_by = "+".join(passage.found_by)
-        title = _shown(passage.title)
-        click.echo(f"[{passage.number}] {title}{page}  {passage.score:.4f} {found_by}")
+        click.echo(f"[{passage.number}] {title}  {passage.score:.4f} {found_by}")
         text = " ".join(_shown(passage.chunk.text).split())
         click.echo(f"    {text[:LONGEST_LINE]}{'…' if len(text) > LONGEST_LINE else ''}")
 

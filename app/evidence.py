@@ -27,6 +27,13 @@ WORDS: dict[Language, dict[str, str]] = {
         "quotation": "Quoted word for word",
         "support": "Support {percent}%",
         "page": "p. {page}",
+        "slide": "slide {which}",
+        "sheet": "sheet {which}",
+        "rows": "rows {which}",
+        "cell": "cell {which}",
+        "chapter": "chapter {which}",
+        "lines": "lines {which}",
+        "entry": "entry {which}",
         "score": "score {score}",
         "dense": "by meaning",
         "lexical": "by words",
@@ -44,6 +51,13 @@ WORDS: dict[Language, dict[str, str]] = {
         "quotation": "原文引用",
         "support": "支持度 {percent}%",
         "page": "第 {page} 页",
+        "slide": "幻灯片 {which}",
+        "sheet": "工作表 {which}",
+        "rows": "第 {which} 行",
+        "cell": "单元 {which}",
+        "chapter": "第 {which} 章",
+        "lines": "第 {which} 行",
+        "entry": "第 {which} 条",
         "score": "得分 {score}",
         "dense": "语义检索",
         "lexical": "词语检索",
@@ -124,10 +138,25 @@ def _card(passage: Passage, citations: Sequence[Citation], language: Language, k
     )
 
 
+def location(chunk: Chunk, language: Language) -> str:
+    """Return where in its document a chunk stands, in words: "p. 3", "sheet Sales, rows 2-40"."""
+    words = WORDS[language]
+    if chunk.page:
+        return words["page"].format(page=chunk.page)
+    unit, _, which = chunk.place.partition(" ")
+    if unit not in words:
+        return chunk.place
+    sheet, _, rows = which.rpartition(" rows ") if unit == "sheet" else ("", "", "")
+    if not sheet:
+        return words[unit].format(which=which)
+    parts = (words["sheet"].format(which=sheet), words["rows"].format(which=rows))
+    return ("，" if language == "zh" else ", ").join(parts)
+
+
 def _found(passage: Passage, language: Language) -> str:
     """Return page, score and ways of finding, joined by middle dots."""
     words = WORDS[language]
-    parts = [words["page"].format(page=passage.chunk.page)] if passage.chunk.page else []
+    parts = [place] if (place := location(passage.chunk, language)) else []
     parts.append(words["score"].format(score=f"{passage.score:.3f}"))
     parts.extend(words.get(way, way) for way in passage.found_by)
     return escape(" · ".join(parts))

@@ -110,7 +110,7 @@ def systems(bench: Bench, seed: int) -> dict[str, Rank]:
         "random": at_random,
         "lexical": lambda query: _numbers(lexical(query)),
         "dense": lambda query: _numbers(dense(query)),
-        "hybrid": lambda query: _numbers(fuse([dense(query), lexical(query)])),
+        "hybrid": hybrid(bench),
         "langchain ensemble": langchain_ensemble(bench),
         "haystack hybrid": haystack_hybrid(bench),
     }
@@ -126,6 +126,12 @@ def halves(
         lambda query: lexical(query.text, top_k=CANDIDATES),
         lambda query: dense(query.text, top_k=CANDIDATES),
     )
+
+
+def hybrid(bench: Bench) -> Rank:
+    """Return our hybrid search."""
+    lexical, dense = halves(bench)
+    return lambda query: _numbers(fuse([dense(query), lexical(query)]))
 
 
 def _numbers(hits: Sequence[Hit]) -> list[int]:
@@ -337,9 +343,7 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     """Measure, append the rows to a file, print the report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of the question sets")
     parser.add_argument("--work", type=Path, required=True, help="keeps the collections")
     parser.add_argument("--home", type=Path, help="data root with the weights (default: --work)")
@@ -378,15 +382,8 @@ def _run(
             yield from measure(bench, fusions(bench))
     for size in sizes if "chunks" in ablations else ():
         with open_bench(options.work, given, encoder, size) as bench:
-            lexical, dense = halves(bench)
-            name = f"hybrid, {size} tokens"
-            both = partial(_hybrid, lexical=lexical, dense=dense)
-            yield from measure(bench, {name: both})
+            yield from measure(bench, {f"hybrid, {size} tokens": hybrid(bench)})
             yield from measure_packing(bench, size)
-
-
-def _hybrid(query: Query, *, lexical: Any, dense: Any) -> list[int]:
-    return _numbers(fuse([dense(query), lexical(query)]))
 
 
 if __name__ == "__main__":

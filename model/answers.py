@@ -62,6 +62,7 @@ def passage_to_json(passage: Passage) -> dict[str, Any]:
         "title": passage.title,
         "heading": chunk.heading,
         "page": chunk.page,
+        "place": chunk.place,
         "start": chunk.start,
         "end": chunk.end,
         "text": chunk.text,

@@ -18,6 +18,7 @@ from app.evidence import (
     draft_html,
     escape,
     evidence_html,
+    location,
     notice_html,
 )
 from ingest.documents import Chunk
@@ -156,6 +157,24 @@ def test_card_names_its_origin(language: Language, found: str) -> None:
     reading = Reading(evidence_html((source,), language))
     assert reading.texts == ["1", "Guide", "Coast › Lamp", found, TEXT]
     assert "passage-1-1" in reading.all("id")
+
+
+@pytest.mark.parametrize(
+    ("place", "english", "chinese"),
+    [
+        ("", "", ""),
+        ("slide 3", "slide 3", "幻灯片 3"),
+        ("sheet Sales rows 2-40", "sheet Sales, rows 2-40", "工作表 Sales，第 2-40 行"),
+        ("sheet 收支 rows rows 2", "sheet 收支 rows, rows 2", "工作表 收支 rows，第 2 行"),
+        ("rows 7", "rows 7", "第 7 行"),
+        ("lines 10-52", "lines 10-52", "第 10-52 行"),
+        ("chapter 2", "chapter 2", "第 2 章"),
+        ("somewhere else", "somewhere else", "somewhere else"),
+    ],
+)
+def test_a_place_is_named_in_both_languages(place: str, english: str, chinese: str) -> None:
+    chunk = Chunk("d:0-1", "d", 0, 1, "a", place=place)
+    assert (location(chunk, "en"), location(chunk, "zh")) == (english, chinese)
 
 
 def test_no_page_no_heading_no_passage() -> None:
