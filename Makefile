@@ -10,7 +10,7 @@ EXAMPLES := What_is_catastrophic_forgetting? 什么是灾难性遗忘？ \
   Why_do_language_models_hallucinate? 什么是反转诅咒？
 SOURCES := ingest retrieval model eval app benchmarks docs examples tests
 
-.PHONY: chat test lint types fix docs bench clean
+.PHONY: chat test soak lint types fix docs bench clean
 
 chat: $(READY)
 	$(BIN)/tether ingest examples/knowledge
@@ -18,6 +18,10 @@ chat: $(READY)
 
 test: $(READY) lint types
 	$(BIN)/python -m pytest
+
+# The long forms: hours of kills, thousands of hostile files. Not part of `make test`.
+soak: $(READY)
+	$(BIN)/python -m pytest --override-ini addopts=-q --override-ini timeout=0 tests/soak
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
@@ -47,5 +51,5 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Tether needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing pinned packages into $(VENV), once: this takes some minutes ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[weights,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[weights,ocr,dev]'
 	@touch $(READY)

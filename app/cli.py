@@ -1,4 +1,4 @@
-"""The command line: `tether ingest`, `ask`, `search`, `judge`, `chat`, and what is in use.
+"""The command line: `tether ask`, `search`, `judge`, `chat`, what is in use, and the library.
 
 Every command reads the settings, builds the parts it needs and prints. Heavy imports stay inside
 the commands, so that `tether --help` answers at once.
@@ -7,45 +7,23 @@ the commands, so that `tether --help` answers at once.
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from app.flags import Flags, collection_option, json_option, pass_flags, shown
+from app.library import LIBRARY
+
 if TYPE_CHECKING:
-    from app.settings import Settings
-    from ingest.pipeline import FileOutcome
     from model.answers import Answer
 
 LONGEST_LINE = 100  # characters of a passage shown by `tether search`
 
 
-@dataclass
-class Flags:
-    """Settings given on the command line, by dotted name."""
-
-    values: dict[str, str] = field(default_factory=dict)
-    file: Path | None = None
-
-    def settings(self, **more: object) -> "Settings":
-        """Return the settings in force; `more` are a command's own flags ("__" for the dot)."""
-        from app.settings import load_settings
-
-        given = {k.replace("__", "."): str(v) for k, v in more.items() if v is not None}
-        return load_settings(self.values | given, file=self.file)
-
-
-pass_flags = click.make_pass_decorator(Flags)
-
-collection_option = click.option(
-    "--collection", metavar="NAME", help="Collection to use (default: the setting `collection`)."
-)
 top_k_option = click.option(
     "--top-k", type=click.IntRange(1, 100), help="Passages to find (default: `search.top_k`)."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def batch_option(rows: str) -> Callable[[Any], Any]:
@@ -98,59 +76,8 @@ def cli(
     context.obj = flags
 
 
-@cli.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@collection_option
-@pass_flags
-def ingest(flags: Flags, paths: tuple[Path, ...], collection: str | None) -> None:
-    """Read files and folders into a collection.
-
-    Takes txt, md, html, pdf and docx. Unchanged files are skipped, changed ones replaced. Exits
-    with 1 if any file failed; the others are ingested all the same.
-    """
-    settings = flags.settings(collection=collection)
-    from app.assembly import build_encoder
-    from ingest.pipeline import run
-    from retrieval.index import DenseIndex
-    from retrieval.store import open_collection
-
-    encoder = build_encoder(settings)
-    with (
-        open_collection(settings.home, settings.collection, encoder, create=True) as store,
-        store.writing(),
-        _file_progress() as show,
-    ):
-        report = run(paths, store, settings.ingest, show)
-        DenseIndex(store)  # saves a snapshot now, so that the first question need not wait
-        documents, chunks = store.count_documents(), store.count_chunks()
-    summary = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
-    click.echo(
-        f"{summary}; collection {settings.collection} now holds {documents} documents"
-        f" in {chunks} chunks"
-    )
-    if report.failed:
-        sys.exit(1)
-
-
-@contextmanager
-def _file_progress() -> Iterator[Callable[["FileOutcome", int, int], None]]:
-    """Yield what prints one line a file, above a progress bar if someone is watching."""
-    from tqdm import tqdm
-
-    with tqdm(
-        desc="ingest", unit="file", disable=not sys.stderr.isatty(), leave=False, file=sys.stderr
-    ) as bar:
-
-        def show(outcome: "FileOutcome", done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
-            detail = f" ({outcome.chunks} chunks)" if outcome.chunks else ""
-            message = outcome.message.removeprefix(f"{outcome.uri}: ")
-            detail += f": {message}" if message else ""
-            line = _shown(f"{outcome.status:<9} {outcome.uri}{detail}")
-            bar.write(line, file=sys.stderr if outcome.status == "failed" else sys.stdout)
-
-        yield show
+for command in LIBRARY:
+    cli.add_command(command)
 
 
 @cli.command()
@@ -224,11 +151,6 @@ def _print_rows(rows: Iterator[dict[str, Any]]) -> None:
         click.echo(f'{failed} of {count} rows have an "error"', err=True)
 
 
-def _shown(text: str) -> str:
-    """Return text on one line, without the control characters that could steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def _print_answer(answer: "Answer") -> None:
     """Print the text, then each citation with its source and the quoted characters."""
     from app.evidence import location
@@ -237,16 +159,16 @@ def _print_answer(answer: "Answer") -> None:
         "partial": "(parts of the draft were left out: the documents do not support them)",
         "unverified": "(from the model's memory, checked against nothing)",
     }.get(answer.status)
-    click.echo(_shown(answer.text))
+    click.echo(shown(answer.text))
     if note:
         click.echo(note)
     by_number = {passage.number: passage for passage in answer.passages}
     for citation in dict.fromkeys(c for claim in answer.claims for c in claim.citations):
         passage = by_number[citation.passage_number]
         place = location(passage.chunk, "en")
-        source = _shown(f"{passage.title}{place and ', ' + place}  {passage.uri}")
+        source = shown(f"{passage.title}{place and ', ' + place}  {passage.uri}")
         click.echo(f"\n[{citation.passage_number}] {source}")
-        click.echo(f"    {' '.join(_shown(citation.quote).split())}")
+        click.echo(f"    {' '.join(shown(citation.quote).split())}")
 
 
 def _print_timings(answer: "Answer") -> None:
@@ -294,10 +216,10 @@ def search(
         return
     for passage in passages:
         place = location(passage.chunk, "en")
-        title = _shown(f"{passage.title}{place and ', ' + place}")
+        title = shown(f"{passage.title}{place and ', ' + place}")
         found_by = "+".join(passage.found_by)
         click.echo(f"[{passage.number}] {title}  {passage.score:.4f} {found_by}")
-        text = " ".join(_shown(passage.chunk.text).split())
+        text = " ".join(shown(passage.chunk.text).split())
         click.echo(f"    {text[:LONGEST_LINE]}{'…' if len(text) > LONGEST_LINE else ''}")
 
 
@@ -384,33 +306,6 @@ def models(flags: Flags, as_json: bool, prepare: bool) -> None:
         click.echo(f"{row.pop('role')}")
         for name, value in row.items():
             click.echo(f"  {name:<8} {value}")
-
-
-@cli.command()
-@json_option
-@pass_flags
-def collections(flags: Flags, as_json: bool) -> None:
-    """List the collections."""
-    settings = flags.settings()
-    import dataclasses
-
-    from retrieval.store import list_collections
-
-    found = list_collections(settings.home)
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(info) for info in found], ensure_ascii=False))
-        return
-    for info in found:
-        if info.problem:
-            click.echo(_shown(f"{info.name}: {info.problem}"))
-            continue
-        size = f"{info.bytes / 1e6:.1f} MB"
-        click.echo(
-            f"{info.name}: {info.documents} documents, {info.chunks} chunks, {size},"
-            f" encoder {info.encoder}"
-        )
-    if not found:
-        click.echo("no collections yet; make one with: tether ingest PATH --collection NAME")
 
 
 @cli.command()

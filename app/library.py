@@ -1,0 +1,369 @@
+"""The commands that fill and keep collections: `tether ingest`, `remove`, `check`, `export` ...
+
+Each reads the settings, calls one function of `ingest` or `retrieval`, and prints what it did.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from app.flags import Flags, collection_option, json_option, pass_flags, shown
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from ingest.pipeline import FileOutcome, Report
+    from ingest.sources import Source
+    from ingest.web import WebOptions
+    from retrieval.store import Collection
+
+
+# --- Filling -------------------------------------------------------------------------------------
+
+private_option = click.option(
+    "--allow-private",
+    is_flag=True,
+    help="Fetch pages from this machine and private networks, and from any port, too.",
+)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True)
+@collection_option
+@click.option("--prune", is_flag=True, help="Forget files that are gone from the given folders.")
+@click.option(
+    "--name", metavar="NAME", default="stdin.txt", help="File name for - (standard input)."
+)
+@private_option
+@pass_flags
+def ingest(
+    flags: Flags,
+    sources: tuple[str, ...],
+    collection: str | None,
+    prune: bool,
+    name: str,
+    allow_private: bool,
+) -> None:
+    """Read files, folders, archives and web pages into a collection.
+
+    A source is a path, a web address (that of a sitemap stands for its pages), or - for standard
+    input. Unchanged files are skipped, changed ones replaced, and only their changed parts are
+    embedded again. Exits with 1 if any file failed; the others are ingested all the same.
+    """
+    settings = flags.settings(collection=collection)
+    from ingest.sources import Piped
+    from ingest.web import WebOptions
+
+    given: list[Source] = [
+        Piped(name, sys.stdin.buffer.read()) if source == "-" else source for source in sources
+    ]
+    web = WebOptions(allow_private=allow_private)
+    with _writing(settings) as store:
+        report = _ingest(settings, store, given, web, prune=prune)
+    if report.failed:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@collection_option
+@pass_flags
+def watch(flags: Flags, folders: tuple[Path, ...], collection: str | None) -> None:
+    """Follow folders: ingest what is new or changed, forget what is gone, until interrupted."""
+    settings = flags.settings(collection=collection)
+    from ingest.watch import watch as follow
+    from ingest.web import WebOptions
+
+    with _writing(settings, hold=False) as store:
+        click.echo(f"watching; collection {settings.collection}; stop with Ctrl-C")
+        follow(folders, lambda: _ingest(settings, store, list(folders), WebOptions(), prune=True))
+
+
+@contextmanager
+def _writing(settings: "Settings", *, hold: bool = True) -> "Iterator[Collection]":
+    """Open the collection in force, made if need be; with `hold`, no other ingest gets between."""
+    from contextlib import nullcontext
+
+    from app.assembly import build_encoder
+    from retrieval.store import open_collection
+
+    encoder = build_encoder(settings)
+    with (
+        open_collection(settings.home, settings.collection, encoder, create=True) as store,
+        store.writing() if hold else nullcontext(),
+    ):
+        yield store
+
+
+def _ingest(
+    settings: "Settings",
+    store: "Collection",
+    sources: "list[Source]",
+    web: "WebOptions",
+    *,
+    prune: bool,
+) -> "Report":
+    """Run one ingest and print a line a file and a summary."""
+    from ingest.pipeline import run
+    from retrieval.index import DenseIndex
+
+    with store.writing():
+        with _file_progress() as show:
+            report = run(sources, store, settings.ingest, web=web, prune=prune, on_file=show)
+        if report.counts["removed"]:
+            store.compact()
+        DenseIndex(store).save()  # so that the first question need not wait
+        documents, chunks = store.count_documents(), store.count_chunks()
+    summary = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
+    click.echo(
+        f"{summary or 'nothing to do'}; collection {settings.collection} now holds {documents}"
+        f" documents in {chunks} chunks"
+    )
+    return report
+
+
+@contextmanager
+def _file_progress() -> "Iterator[Callable[[FileOutcome, int, int], None]]":
+    """Yield what prints one line a file, above a progress bar if someone is watching."""
+    from tqdm import tqdm
+
+    with tqdm(
+        desc="ingest", unit="file", disable=not sys.stderr.isatty(), leave=False, file=sys.stderr
+    ) as bar:
+
+        def show(outcome: "FileOutcome", done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+            detail = ""
+            if outcome.chunks:
+                detail = f" ({outcome.chunks} chunks, {outcome.embedded} embedded)"
+            message = outcome.message.removeprefix(f"{outcome.uri}: ")
+            detail += f": {message}" if message else ""
+            line = shown(f"{outcome.status:<9} {outcome.uri}{detail}")
+            bar.write(line, file=sys.stderr if outcome.status == "failed" else sys.stdout)
+
+        yield show
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True)
+@collection_option
+@pass_flags
+def remove(flags: Flags, sources: tuple[str, ...], collection: str | None) -> None:
+    """Forget documents: files, whole folders, archives, or addresses that were ingested.
+
+    Their text leaves the collection's files, too.
+    """
+    settings = flags.settings(collection=collection)
+    from app.assembly import build_encoder
+    from ingest.errors import UsageError
+    from ingest.sources import uris_under
+    from retrieval.index import DenseIndex
+    from retrieval.store import open_collection, require_collection
+
+    require_collection(settings.home, settings.collection)
+    encoder = build_encoder(settings)
+    with (
+        open_collection(settings.home, settings.collection, encoder) as store,
+        store.writing(),
+    ):
+        known = store.uris()
+        chosen = dict.fromkeys(uri for source in sources for uri in uris_under(source, known))
+        unknown = [source for source in sources if not uris_under(source, known)]
+        if unknown:
+            raise UsageError(
+                f"{shown(unknown[0])} is not in collection {settings.collection}, so nothing was"
+                " removed; tether documents lists what is"
+            )
+        store.remove_all(list(chosen))
+        store.compact()
+        DenseIndex(store).rebuild()
+    for uri in chosen:
+        click.echo(shown(f"removed   {uri}"))
+
+
+@click.command()
+@collection_option
+@json_option
+@pass_flags
+def documents(flags: Flags, collection: str | None, as_json: bool) -> None:
+    """List the documents of a collection with their sources."""
+    settings = flags.settings(collection=collection)
+    from app.assembly import build_encoder
+    from retrieval.store import open_collection, require_collection
+
+    require_collection(settings.home, settings.collection)
+    with open_collection(settings.home, settings.collection, build_encoder(settings)) as store:
+        found = store.documents()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(info) for info in found], ensure_ascii=False))
+        return
+    for info in found:
+        click.echo(shown(f"{info.title}  ({info.language}, {info.chunks} chunks)"))
+        for uri in info.uris:
+            click.echo(shown(f"    {uri}"))
+
+
+# --- Keeping -------------------------------------------------------------------------------------
+
+
+@click.command()
+@json_option
+@pass_flags
+def collections(flags: Flags, as_json: bool) -> None:
+    """List the collections."""
+    settings = flags.settings()
+    from retrieval.store import list_collections
+
+    found = list_collections(settings.home)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(info) for info in found], ensure_ascii=False))
+        return
+    for info in found:
+        if info.problem:
+            click.echo(shown(f"{info.name}: {info.problem}"))
+            continue
+        size = f"{info.bytes / 1e6:.1f} MB"
+        click.echo(
+            f"{info.name}: {info.documents} documents, {info.chunks} chunks, {size},"
+            f" encoder {info.encoder}"
+        )
+    if not found:
+        click.echo("no collections yet; make one with: tether ingest PATH --collection NAME")
+
+
+@click.command()
+@collection_option
+@json_option
+@pass_flags
+def check(flags: Flags, collection: str | None, as_json: bool) -> None:
+    """Prove a collection sound: its texts, chunks, vectors, terms and index, and its files.
+
+    Exits with 1 if anything is wrong.
+    """
+    settings = flags.settings(collection=collection)
+    from retrieval.maintenance import check as examine
+
+    findings = examine(settings.home, settings.collection)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(f) for f in findings], ensure_ascii=False))
+    else:
+        for finding in findings:
+            click.echo(shown(f"{finding.severity}: {finding.what}; {finding.remedy}"))
+        if not findings:
+            click.echo(f"collection {settings.collection} is sound")
+    if any(finding.severity == "error" for finding in findings):
+        sys.exit(1)
+
+
+@click.command()
+@collection_option
+@pass_flags
+def rebuild(flags: Flags, collection: str | None) -> None:
+    """Mend a collection from what is left of it, and make its index anew."""
+    settings = flags.settings(collection=collection)
+    from app.assembly import build_encoder
+    from retrieval.maintenance import rebuild as mend
+    from retrieval.store import require_collection
+
+    require_collection(settings.home, settings.collection)
+    done = mend(settings.home, settings.collection, build_encoder(settings))
+    for line in done.mended:
+        click.echo(shown(f"mended    {line}"))
+    for uri in done.lost:
+        click.echo(shown(f"lost      {uri}: ingest it again"), err=True)
+    if not (done.mended or done.lost):
+        click.echo(f"collection {settings.collection} was sound; its index is new")
+    if done.lost:
+        sys.exit(1)
+
+
+@click.command(name="export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@collection_option
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@pass_flags
+def export_(flags: Flags, file: Path, collection: str | None, force: bool) -> None:
+    """Write a collection to one file, with which another machine can import it."""
+    settings = flags.settings(collection=collection)
+    from retrieval.maintenance import export_collection
+
+    export_collection(settings.home, settings.collection, file, replace=force)
+    size = file.stat().st_size / 1e6
+    click.echo(shown(f"collection {settings.collection} is in {file} ({size:.1f} MB)"))
+
+
+@click.command(name="import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--collection", metavar="NAME", help="Name for it here (default: its old name).")
+@click.option("--force", is_flag=True, help="Replace a collection of that name.")
+@pass_flags
+def import_(flags: Flags, file: Path, collection: str | None, force: bool) -> None:
+    """Put an exported collection in place, after proving it sound."""
+    settings = flags.settings()
+    from retrieval.maintenance import import_collection
+
+    info = import_collection(settings.home, file, collection, replace=force)
+    click.echo(
+        f"collection {info.name}: {info.documents} documents in {info.chunks} chunks,"
+        f" encoder {info.encoder}"
+    )
+
+
+@click.command()
+@click.option(
+    "--encoder", "model", required=True, metavar="MODEL", help="As the setting encoder.model."
+)
+@collection_option
+@pass_flags
+def reindex(flags: Flags, model: str, collection: str | None) -> None:
+    """Embed a collection anew with another encoder, beside the old vectors, and switch at once.
+
+    Questions are answered meanwhile. If it is interrupted, the same command goes on.
+    """
+    settings = flags.settings(collection=collection, encoder__model=model)
+    from tqdm import tqdm
+
+    from app.assembly import build_encoder
+    from retrieval.maintenance import reindex as embed_anew
+    from retrieval.store import require_collection
+
+    require_collection(settings.home, settings.collection)
+    encoder = build_encoder(settings)
+    with tqdm(
+        desc="reindex", unit="chunk", disable=not sys.stderr.isatty(), leave=False, file=sys.stderr
+    ) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        count = embed_anew(settings.home, settings.collection, encoder, show)
+    click.echo(
+        f"{count} chunks embedded with {encoder.identity.name}; ask with --set"
+        f" encoder.model={model}, or write it into the settings"
+    )
+
+
+LIBRARY = [
+    ingest,
+    watch,
+    remove,
+    documents,
+    collections,
+    check,
+    rebuild,
+    export_,
+    import_,
+    reindex,
+]
