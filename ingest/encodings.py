@@ -1,11 +1,21 @@
 """Bytes to text: which encoding a file is in, by the surest evidence first.
 
-What no encoding reads plausibly is refused with a `SourceError`, never garbled. Knows nothing of
-formats, but that some of them declare their encoding.
+A byte order mark or valid UTF-8 settles it. Else every encoding that can read the bytes is asked
+how likely its text is in a language written with it, in nats, by how often characters of each kind
+occur there; the cheapest reading wins if it is plausible and clearly ahead of every other one.
+What no encoding reads so is refused with a `SourceError`, never garbled. A character that is cut
+off at the end of a file is left out.
+
+Knows nothing of formats, but that some of them declare their encoding.
 """
 
+import codecs
+import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
 
 from ingest.errors import SourceError
 from ingest.parsed import clean
@@ -17,113 +27,319 @@ _BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins like that o
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_SAFE_ENCODINGS = re.compile(r"(?i)(gb|big5|utf-?8|windows|cp\d|iso-?8859|shift|euc|koi8|hz)")
-_OTHER_ENCODINGS = ["cp1252", "cp1251", "koi8_r", "shift_jis", "euc_jp", "cp949"]
+_DOUBLE_BYTE = ("gb18030", "big5hkscs", "cp932", "euc_jp", "cp949")
+_SINGLE_BYTE = ("cp1252", "cp1251", "koi8_r")
+_UTF16 = ("utf-16-le", "utf-16-be")
+_ALIASES = (  # the names that pages and mails declare, and the superset that programs mean by them
+    (re.compile(r"(?i)(x-)?gb|hz|cp936|ms936"), "gb18030"),
+    (re.compile(r"(?i)(x-)?big5|cp950"), "big5hkscs"),
+    (re.compile(r"(?i)(x-|ms_?)?(shift|sjis|windows-31j|kanji)|cp932"), "cp932"),
+    (re.compile(r"(?i)ks_?c|euc-?kr|cp949|windows-949|uhc"), "cp949"),
+    (re.compile(r"(?i)(us-)?ascii$|latin-?1$|iso-?8859-1$|cp1252|windows-1252"), "cp1252"),
+)
+_SAFE_ENCODINGS = re.compile(r"(?i)(utf-?(8|16|32)|windows|cp\d|iso-?8859|iso-?2022|euc|koi8)")
+
 _CONTROL = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\ufffd-\uffff]")
 # Letters and signs of western Europe; anything else in cp1252 betrays another code page.
-_WESTERN = re.compile("[ -~\\sÀ-ÖØ-öø-ÿŒœ‘-‚“-„–—…•€£©®™°«»¿¡§·´]*")
-# The commonest ideographs of running text, simplified and traditional.
-_FREQUENT = frozenset(
-    "的一是不了在人有我他这這中大来來上国國为為子和你地出道也时時年得就那要下以生会會自着著去之过過家"
-    "学學对對可她里裡后後小么麼心多天而能好都然没沒日于於起还還发發成事只作当當想看文无無开開手十用主"
-    "行方又如前所本见見经經头頭面公同三已老从從动動两兩与與及或其"
-)
+_WESTERN = re.compile("[ -~\\sÀ-ÏÑ-ÖØ-ÜßÀ-ïñ-öø-üÿŒœ‘-‚“-„–—…•€£©®™°«»¿¡§·´ ]*")
+_ACCENT_PAIR = re.compile("(?=[À-ÿ]{2})")
+_NON_ASCII = re.compile(rb"[\x80-\xff]")
+# What UTF-8 makes of single ideographs in GB18030: letters that hardly any text holds.
+_STRANGE = re.compile("[\u0180-\u02c5\u0530-\u058f\u0700-\u07ff]")
+
+_SAMPLE = 64 * 1024  # bytes
+_MARGIN = 4.0  # nats by which the best reading must lead
+_PLAUSIBLE = 9.4  # most nats per character beyond ASCII; running text has 6 to 8, garbage over 10
+_DECLARED_PLAUSIBLE = 13.0  # a declared encoding may hold rare ideographs
+_DECLARED_LEAD = 12.0  # nats, and one a character, by which evidence must beat a declaration
+_CUT_END = 20.0  # nats for a cut-off character: or dropping an unlikely one would pay off
+_CUT_START = 8.0
 
 
 def decode(uri: str, data: bytes, declared: str | None = None) -> tuple[str, str]:
     """Return (text, encoding), trying the surest evidence first.
 
+    Args:
+        uri: For messages only.
+        data: The bytes of the whole file.
+        declared: The encoding that a page or a mail claims; evidence may overrule it.
+
     Raises:
-        SourceError: No encoding gives a plausible text.
+        SourceError: No encoding gives a plausible text, or several give different ones.
     """
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            candidates = [(encoding, _try(data, encoding))]
-            break
-    else:
-        candidates = list(_guesses(data, declared))
-    for encoding, text in candidates:
-        if text is not None and len(_CONTROL.findall(text)) <= len(text) / 100:
-            return clean(text), encoding
-    raise SourceError(f"{uri}: the text encoding is unknown; save the file as UTF-8")
+    text, encoding = _decode(data, declared)
+    if text is None or _is_binary(text) or (data and not text):
+        raise SourceError(f"{uri}: the text encoding is unknown; save the file as UTF-8")
+    return clean(text), encoding
 
 
 def decode_names(raw: list[bytes]) -> list[str]:
     """Return the file names of a zip archive that does not declare them as UTF-8.
 
-    They are decoded together, because one name is little evidence; cp437, the original encoding
-    of zip archives, where nothing else fits.
+    They are judged together, because one name is little evidence; where none is plausible they are
+    in cp437, the original encoding of zip archives.
     """
-    for encoding in ("utf-8", "gb18030"):
-        names = [_try(name, encoding) for name in raw]
-        if all(name is not None for name in names):
-            return [name or "" for name in names]
-    return [name.decode("cp437") for name in raw]
-
-
-def _guesses(data: bytes, declared: str | None) -> Iterator[tuple[str, str | None]]:
-    if data.count(0) > len(data) / 5:  # UTF-16 without a mark: the NULs sit on one side
-        encoding = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
-        yield encoding, _try(data, encoding)
-    yield "utf-8", _try(data, "utf-8")
-    if declared and _SAFE_ENCODINGS.match(declared):
-        name = "gb18030" if declared.lower().startswith("gb") else declared.lower()
-        yield name, _try(data, name)
-    yield _best_chinese(data)
-    yield _best_other(data)
-
-
-def _try(data: bytes, encoding: str) -> str | None:
+    joined = b"\n".join(raw)
     try:
-        return data.decode(encoding)
-    except (UnicodeError, LookupError):
+        text = joined.decode("utf-8")
+    except UnicodeError:
+        readings = _readings(joined, [*_DOUBLE_BYTE, "cp437"])
+        best = min(readings, key=lambda reading: reading.cost, default=None)
+        known = best is not None and best.encoding and best.mean <= _DECLARED_PLAUSIBLE
+        text = joined.decode(best.encoding if best and known else "cp437", "replace")
+    names = text.split("\n")
+    return names if len(names) == len(raw) else [name.decode("cp437") for name in raw]
+
+
+def _decode(data: bytes, declared: str | None) -> tuple[str | None, str]:
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return _read(data, encoding)[0], encoding
+    if b"\x1b$" in data and (text := _read(data, "iso2022_jp_ext")[0]) and "\x1b" not in text:
+        return text, "iso2022_jp_ext"
+    if data.count(0) > len(data) / 5:  # UTF-16 or UTF-32 without a mark
+        names = [name for name in ("utf-32-le", "utf-32-be") if _read(data, name)[0]]
+        encoding = _judge(list(_readings(data[:_SAMPLE], names or _UTF16)), "")
+        return (_read(data, encoding)[0], encoding) if encoding else (None, "")
+    if (text := _utf8(data)) is not None:
+        return text, "utf-8"
+    claimed = _known_name(declared)
+    names = list(dict.fromkeys([*_DOUBLE_BYTE, *_SINGLE_BYTE, *([claimed] if claimed else [])]))
+    readings = list(_readings(_sample(data), names))
+    readings += _readings(data[:_SAMPLE], _UTF16)
+    encoding = _judge(readings, claimed)
+    text = _read(data, encoding)[0] if encoding else None
+    if encoding == "cp1252" and not claimed and text and not _WESTERN.fullmatch(text):
+        text = None
+    return text, encoding
+
+
+def _utf8(data: bytes) -> str | None:
+    """Return UTF-8 text, less a character cut off at either end; None if it is no UTF-8."""
+    start = 0
+    while start < min(3, len(data)) and 0x80 <= data[start] <= 0xBF:
+        start += 1
+    text, left = _read(data[start:] if start else data, "utf-8")
+    if text is None:
         return None
+    if start or left:  # sure only if whole characters stand beside the cut one
+        return text if len(text.encode()) >= len(text) + 4 else None
+    return None if _STRANGE.search(text) and not _is_ahead(text, data) else text
 
 
-def _best_chinese(data: bytes) -> tuple[str, str | None]:
-    """Return GB18030 or Big5, whichever reads as Chinese, or neither."""
-    scored = [
-        (_chinese_score(text, charset, last), encoding, text)
-        for encoding, charset, last in (
-            ("gb18030", "gb2312", 0xD7),  # last lead byte of the common ideographs
-            ("big5hkscs", "big5", 0xC6),
-        )
-        if (text := _try(data, encoding)) is not None
-    ]
-    score, encoding, text = max(scored, key=lambda item: item[0], default=(0.0, "", ""))
-    return (encoding, text) if score >= 0.6 else ("", None)
+def _is_ahead(text: str, data: bytes) -> bool:
+    """Return whether strange UTF-8 is likelier than a few ideographs in GB18030."""
+    chinese = list(_readings(_sample(data), ["gb18030"]))
+    return not chinese or chinese[0].mean > _PLAUSIBLE or len(text.encode()) > len(text) + 40
 
 
-def _chinese_score(text: str, charset: str, last_common_lead: int) -> float:
-    """Return the share of common characters (0..1) plus that of the most frequent ones (0..1).
+def _known_name(declared: str | None) -> str:
+    """Return Python's name for a declared encoding, "" for an unknown or unsafe one."""
+    name = (declared or "").strip().lower()
+    for pattern, encoding in _ALIASES:
+        if pattern.match(name):
+            return encoding
+    if not _SAFE_ENCODINGS.match(name):
+        return ""
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        return ""
 
-    Text in the wrong encoding turns into rare ideographs. GB2312 and Big5 both sort theirs by use:
-    the common half comes first. Long text without the most frequent ones is no Chinese at all.
-    """
-    wide = [character for character in text[:20_000] if character > "\x7f"]
-    ideographs = [character for character in wide if "\u3400" <= character <= "\u9fff"]
-    if not ideographs:
-        return 0.0
-    frequent = sum(character in _FREQUENT for character in ideographs) / len(ideographs)
-    if len(ideographs) >= 40 and frequent < 0.04:
-        return 0.0
-    common = sum(
-        len(code := character.encode(charset, "ignore")) == 2
-        and (code[0] <= last_common_lead)
-        and not "\u3041" <= character <= "\u30fa"
-        for character in wide
+
+def _read(data: bytes, encoding: str) -> tuple[str | None, bytes]:
+    """Return (text, bytes of a character that is cut off at the end); None for invalid bytes."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        text, left = decoder.decode(data), decoder.getstate()[0]
+    except UnicodeError:
+        return None, b""
+    return (
+        (None, b"") if left[:1] in (b"\x80", b"\xff") and encoding in _DOUBLE_BYTE else (text, left)
     )
-    return common / len(wide) + frequent
 
 
-def _best_other(data: bytes) -> tuple[str, str | None]:
-    import charset_normalizer
+def _is_binary(text: str) -> bool:
+    return len(_CONTROL.findall(text)) > len(text) / 100
 
-    match = charset_normalizer.from_bytes(data, cp_isolation=_OTHER_ENCODINGS).best()
-    text = str(match) if match else ""
-    if match and match.encoding == "cp1252":
-        accents = len(re.findall("[^\0-\x7f]", text))
-        plausible = _WESTERN.fullmatch(text) is not None and accents < len(text) / 4
-    else:
-        plausible = match is not None and match.coherence > 0  # it knows the language, too
-    return (match.encoding, text) if match and plausible else ("", None)
+
+def _sample(data: bytes) -> bytes:
+    """Return some 64 KB with bytes beyond ASCII, beginning where a character begins."""
+    pieces, size, position = [], 0, 0
+    while size < _SAMPLE and (found := _NON_ASCII.search(data, position)):
+        start = found.start()
+        position = data.find(b"\n", start + 4096) + 1
+        end = position or len(data)
+        pieces.append(data[start : min(end, start + _SAMPLE)])
+        size += len(pieces[-1])
+        if not position or end > start + _SAMPLE:  # where it goes on may be within a character
+            break
+    return b"".join(pieces)
+
+
+# --- Readings ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The bytes as text in one encoding; an `encoding` of "" can win but names no text."""
+
+    encoding: str
+    text: str
+    cost: float  # nats of the whole text in its likeliest language
+    mean: float  # nats of a character beyond ASCII
+    wide: int  # characters beyond ASCII
+
+
+def _readings(data: bytes, encodings: Iterable[str]) -> Iterator[_Reading]:
+    """Yield the readings of a sample, also those where its first character was cut in two."""
+    for encoding in encodings:
+        yield from _reading(data, encoding, encoding, 0.0)
+        if encoding in _UTF16:
+            yield from _reading(data[1:], encoding, "", _CUT_END)
+        elif encoding in _DOUBLE_BYTE and data[:1] > b"\x7f" and data[1:2] > b"\x7f":
+            yield from _reading(data[1:], encoding, "", _CUT_START)
+
+
+def _reading(data: bytes, encoding: str, name: str, penalty: float) -> Iterator[_Reading]:
+    text, left = _read(data, encoding)
+    if text and not _is_binary(text):
+        counts = Counter(text)
+        cost, mean = min(language.judge(text, counts) for language in _languages())
+        wide = sum(count for character, count in counts.items() if character > "\x7f")
+        cut = _CUT_END if left and len(data) < _SAMPLE else 0.0
+        yield _Reading(name, text, cost + penalty + cut, mean, wide)
+
+
+def _judge(readings: list[_Reading], claimed: str) -> str:
+    """Return the encoding of the reading to trust, "" if there is none."""
+    ranked = sorted(readings, key=lambda reading: reading.cost)
+    if not ranked:
+        return ""
+    best = ranked[0]
+    rivals = [reading for reading in ranked if reading.text != best.text]
+    lead = rivals[0].cost - best.cost if rivals else math.inf
+    clear = best.mean <= _PLAUSIBLE and lead >= _MARGIN
+    own = next((reading for reading in ranked if claimed and reading.encoding == claimed), None)
+    if own is not None and own.mean <= _DECLARED_PLAUSIBLE:
+        gap = own.cost - best.cost
+        if not clear or not best.encoding or gap < max(_DECLARED_LEAD, own.wide):
+            return own.encoding
+    return best.encoding if clear else ""
+
+
+# --- How likely a text is ------------------------------------------------------------------------
+
+# Characters in the order of their use in running text; the exact order does not matter.
+_SIMPLIFIED = (
+    "的一是不了在人有我他这中大来上国为子和你地出道也时年得就那要下以生会自着去之过家学对可她里后小么心多"
+    "天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已老从动两与及或其"
+    "法间长现进实定理体制度力高分部把等样情全问由使关点正业外将因此但最新各市平明月它产工种性们加应义电"
+    "水合名系报次战相内数化几原表第工向信重反建立利机资条更并位件让变通据区管路员认结该军至四论流期提题"
+    "政接量气风品物己意世每被北京海五使给美特她比较直打听真记干给西请别今话教字师山车张女做请先书放"
+)
+_TRADITIONAL = (
+    "的一是不了在人有我他這中大來上國為子和你地出道也時年得就那要下以生會自著去之過家學對可她裡後小麼心多"
+    "天而能好都然沒日於起還發成事只作當想看文無開手十用主行方又如前所本見經頭面公同三已老從動兩與及或其"
+    "法間長現進實定理體制度力高分部把等樣情全問由使關點正業外將因此但最新各市平明月它產工種性們加應義電"
+    "水合名系報次戰相內數化幾原表第向信重反建立利機資條更並位件讓變通據區管路員認結該軍至四論流期提題"
+    "政接量氣風品物己意世每被北京海五給美特比較直打聽真記西請別今話教字師山車張女做先書放灣臺台份"
+)
+_KANJI = (
+    "日一人年大国会出本中生上見事分時行者自社前地間合東手方気私学後部今思下高場来言業入長所内食用同力新"
+    "物円作法度目子小三二体動理全的金問電当通性化表現明代不民市対定主題意回成教作実話書立持開月最使原世"
+    "名機品用変正発加関心水多進取近数組"
+)
+_HANGUL = (
+    "이다는을의에가를은한하고로지기서사도인그대자어해리시나스있정수일전주제것과아라원보으들부만장상조국적여"
+    "었우면구오용성동비모안공연거진소유무위치중선경신않게야관내세재생마까와때니되할된식학문방발통미개계분"
+)
+_HIRAGANA_COMMON = "のにはをたがでとしるいてなかれもこさらすり"
+_ASCII_COSTS = (
+    dict.fromkeys(map(chr, range(32)), 14.0)
+    | dict.fromkeys(map(chr, range(32, 127)), 4.6)
+    | dict.fromkeys("abcdefghijklmnopqrstuvwxyz ", 3.0)
+    | {"\n": 4.0, "\r": 4.0, "\t": 4.6, "\f": 6.0, "\x7f": 14.0}
+)
+_UNKNOWN = 16.0  # nats
+_STRANGER = 20.0
+_PRIVATE = re.compile("[\x7f-\x9f\ue000-\uf8ff\ufff0-\uffff]")
+_WIDE_SIGNS = (
+    "０-９Ａ-Ｚａ-ｚ①-⑳　→←↑↓■□●○◎★☆◆◇▲△▼▽※×÷±≥≤≠∞℃°％＋－＝＜＞＆＊＃＠／～〜＿｜￥〔〕〈〉"
+)
+
+
+@dataclass(frozen=True)
+class _Language:
+    """How likely each character is in texts of a language, in nats; and what it seldom does."""
+
+    costs: dict[str, float]
+    seldom: re.Pattern[str] | None = None
+    fine: float = 0.0  # nats for each match of `seldom`
+
+    def judge(self, text: str, counts: Counter[str]) -> tuple[float, float]:
+        """Return the cost of a text and that of a character beyond ASCII."""
+        ascii_cost = wide_cost = 0.0
+        wide = 0
+        for character, count in counts.items():
+            if character <= "\x7f":
+                ascii_cost += count * _ASCII_COSTS[character]
+            else:
+                wide_cost += count * self._cost(character)
+                wide += count
+        if self.seldom is not None:
+            wide_cost += self.fine * len(self.seldom.findall(text))
+        return ascii_cost + wide_cost, wide_cost / wide if wide else 0.0
+
+    def _cost(self, character: str) -> float:
+        cost = self.costs.get(character)
+        if cost is None:
+            return _STRANGER if _PRIVATE.match(character) else _UNKNOWN
+        return cost
+
+
+@cache
+def _languages() -> tuple[_Language, ...]:
+    signs = (_span(_WIDE_SIGNS), 0.01)
+    marks = [("，。", 0.1), ("、；：？！“”‘’（）《》—…·「」『』【】", 0.05), signs]
+    hanzi = [(_plane("gb2312", 0xB0, 0xD7), 0.45), (_plane("gb2312", 0xD8, 0xF7), 0.01)]
+    hanzi_hk = [(_plane("big5hkscs", 0xA4, 0xC6), 0.45), (_plane("big5hkscs", 0xC9, 0xF9), 0.01)]
+    kanji = [(_plane("euc_jp", 0xB0, 0xCF), 0.16), (_plane("euc_jp", 0xD0, 0xF4), 0.003)]
+    kana = [(_HIRAGANA_COMMON, 0.33), (_span("ぁ-んゝゞ"), 0.15), (_span("ァ-ヶー・ヽヾ"), 0.1)]
+    hangul = [(_plane("euc_kr", 0xB0, 0xC8), 0.3), (_span("가-힣"), 0.005)]
+    cyrillic = [(_span("а-яё"), 0.85), (_span("А-ЯЁ"), 0.06), ("іїєґўІЇЄҐЎ«»“”„–—№", 0.04)]
+    accents = [("éèàçêôîâùûëïüäößñáíóúåæøœ", 0.08), ("’‘“”„‚«»–—…•°§€£©®™·´¿¡\xa0", 0.03)]
+    central = [("ąćęłńśźżčďěňřšťůžýőűşğıțșăāēīūļķ", 0.08), (_span("À-ÖØ-ÞĀ-ſ"), 0.01)]
+    others = ["ά-ώΐΑ-Ω", "א-ת", "ء-ي،؟ـ", "ก-๙"]
+    return (
+        _Language(_costs((_SIMPLIFIED, 0.38), *hanzi, *marks)),
+        _Language(_costs((_TRADITIONAL, 0.38), *hanzi_hk, *marks)),
+        _Language(_costs((_KANJI, 0.14), *kana, *kanji, ("、。", 0.07), *marks[1:])),
+        _Language(_costs((_HANGUL, 0.65), *hangul, *marks)),
+        _Language(_costs(*cyrillic), re.compile("(?<![Ѐ-ӿ])[Ѐ-ӿ](?![Ѐ-ӿ])"), 6.0),
+        _Language(_costs(*accents, *central), _ACCENT_PAIR, 4.0),
+        *(_Language(_costs((_span(span), 0.9))) for span in others),
+    )
+
+
+def _costs(*classes: tuple[str, float]) -> dict[str, float]:
+    """Turn (characters, share in running text) into nats; the first class of a character counts."""
+    costs: dict[str, float] = {}
+    for characters, share in classes:
+        cost = math.log(len(set(characters)) / share)
+        for character in characters:
+            costs.setdefault(character, cost)
+    return costs
+
+
+def _plane(encoding: str, first: int, last: int) -> str:
+    """Return the characters whose lead byte is in a range: the standards sort them by use."""
+    codes = (bytes((lead, trail)) for lead in range(first, last + 1) for trail in range(64, 255))
+    return "".join(code.decode(encoding, "ignore") for code in codes)
+
+
+def _span(spans: str) -> str:
+    """Return the characters of spans such as "a-z0-9"."""
+    return re.sub(
+        "(.)-(.)", lambda ends: "".join(map(chr, range(ord(ends[1]), ord(ends[2]) + 1))), spans
+    )
