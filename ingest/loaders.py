@@ -16,28 +16,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ingest import archives, markup
+from ingest import archives, books, code, mail, markup, ocr, office, pdf, tables
 from ingest.archives import Budget, BudgetSpent, Member, Wanted
 from ingest.documents import TITLE_FROM_NAME, Document, content_id
 from ingest.errors import SourceError
 from ingest.languages import detect_language
-from ingest.office import parse_docx
 from ingest.parsed import REMOVED, Parser, one_line
-from ingest.pdf import parse_pdf
 
 LOADER_VERSION = 3  # raise it when the same bytes would give another Document
 MAX_BYTES = archives.MAX_MEMBER_BYTES  # per file, and per entry of an archive
 
-_DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 FORMATS: dict[str, tuple[str, Parser]] = {  # suffix to media type and parser
     **markup.FORMATS,
-    ".pdf": ("application/pdf", parse_pdf),
-    ".docx": (_DOCX, parse_docx),
+    **pdf.FORMATS,
+    **ocr.FORMATS,
+    **office.FORMATS,
+    **tables.FORMATS,
+    **books.FORMATS,
+    **mail.FORMATS,
+    **code.FORMATS,
 }
 
 Opener = Callable[[str, bytes, Wanted, Budget], Iterator[Member | SourceError]]
 CONTAINERS: dict[str, tuple[Opener, int]] = {  # suffix to opener and levels it may be nested
     ".zip": (archives.zip_members, 2),
+    ".eml": (mail.mail_members, 10),  # forwarded again and again
 }
 SUPPORTED_SUFFIXES = tuple(dict.fromkeys((*FORMATS, *CONTAINERS)))
 
@@ -63,7 +66,8 @@ def load(path: Path, data: bytes | None = None) -> Document:
             password, or holds no text.
     """
     uri = uri_of(path)
-    _format_of(uri, path.name)
+    if path.suffix:
+        _format_of(uri, path.name)  # before reading it
     return load_entry(Entry(uri, path.name, read_bytes(path) if data is None else data))
 
 
@@ -74,7 +78,7 @@ def load_entry(entry: Entry) -> Document:
         SourceError: The entry is of no supported format, corrupt, protected by a password, or
             holds no text.
     """
-    media_type, parse = _format_of(entry.uri, entry.name)
+    media_type, parse = _format_of(entry.uri, entry.name, entry.data)
     parsed = parse(entry.uri, entry.data)
     if not parsed.text.strip():
         raise SourceError(f"{entry.uri}: holds no text; check the file or leave it out")
@@ -140,13 +144,20 @@ def suffix_of(name: str) -> str:
 
 def is_supported(name: str) -> bool:
     """Return whether a file of this name can be ingested."""
-    return suffix_of(name) in SUPPORTED_SUFFIXES
+    return suffix_of(name) in SUPPORTED_SUFFIXES or name_is_text(name)
 
 
-def _format_of(uri: str, name: str) -> tuple[str, Parser]:
+def name_is_text(name: str) -> bool:
+    """Return whether a name without a suffix is one of a text by custom, such as README."""
+    return PurePosixPath(name).name.lower() in code.NAMES
+
+
+def _format_of(uri: str, name: str, data: bytes = b"") -> tuple[str, Parser]:
     suffix = suffix_of(name)
     if suffix in FORMATS:
         return FORMATS[suffix]
+    if name_is_text(name) or (not suffix and data.startswith(b"#!")):
+        return "text/plain", code.parse_source
     if suffix in CONTAINERS:
         raise SourceError(f"{uri}: an archive, not a document; ingest it as a whole")
     raise SourceError(

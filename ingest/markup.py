@@ -66,24 +66,41 @@ _HEADING_TAG = re.compile(r"h[1-6]")
 _NOT_IN_A_ROW = ["table", "ul", "ol", "pre", "h1", "h2", "h3", "h4", "h5", "h6"]
 _HIDING_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
+_XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*>")  # or the parser warns about XHTML
 _BREAK = "\0"  # stands for <br> until white space is collapsed
 
 
 def parse_html(uri: str, data: bytes) -> Parsed:
     """Return what a reader of the page sees, less the navigation around it."""
-    from bs4 import BeautifulSoup
+    source, encoding = decode_html(uri, data)
+    builder = TextBuilder()
+    title = add_html(source, builder)
+    return builder.parsed(title, {"encoding": encoding})
+
+
+def decode_html(uri: str, data: bytes, declared: str | None = None) -> tuple[str, str]:
+    """Return (source, encoding); `declared` is what stands outside, as in the header of a mail.
+
+    Raises:
+        SourceError: The encoding cannot be told.
+    """
     from bs4.dammit import EncodingDetector
 
-    declared = EncodingDetector.find_declared_encoding(data, is_html=True)
-    source, encoding = decode(uri, data, declared)
-    soup = BeautifulSoup(source, "lxml")
+    inside = EncodingDetector.find_declared_encoding(data, is_html=True)
+    return decode(uri, data, declared or inside)
+
+
+def add_html(source: str, builder: TextBuilder) -> str:
+    """Add what a reader of a page sees to a builder and return the title of the page."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(_XML_DECLARATION.sub("", source), "lxml")
     title = soup.title.get_text() if soup.title else ""
     _drop_unseen(soup)
     for line_break in soup.find_all("br"):
         line_break.replace_with(_BREAK)
-    builder = TextBuilder()
     _HtmlWalk(builder).walk(soup.body or soup)
-    return builder.parsed(title, {"encoding": encoding})
+    return title
 
 
 def _drop_unseen(soup: "BeautifulSoup") -> None:

@@ -324,6 +324,7 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "empty.txt").touch()
     (tmp_path / "blank.md").write_text(" \n\n")
+    (tmp_path / "film").write_bytes(b"text")
     (tmp_path / "zero.txt").symlink_to("/dev/zero")
     large = tmp_path / "large.txt"
     with large.open("wb") as file:
@@ -336,8 +337,9 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "blank.md": "holds no text",
         "large.txt": "larger than 200 MB; split",
         "missing.txt": "does not exist; check",
-        "sheet.xlsx": "unsupported format .xlsx; convert it to one of .txt .md",
-        "README": r"unsupported format \(no suffix\)",
+        "film.mp4": "unsupported format .mp4; convert it to one of .txt .md",
+        "film": r"unsupported format \(no suffix\)",
+        "README": "does not exist",
         "a\0b.txt": "name is not valid",
     }.items():
         with pytest.raises(SourceError, match=reason) as caught:
