@@ -105,7 +105,7 @@ def table_lines(rows: Iterable[Row], *, records: bool) -> Iterator[tuple[int, st
         if number != follows:
             block = [cells for place, (row, cells) in enumerate(sample) if row == number + place]
             likely = 1 if records else 3  # columns from which on no evidence is needed
-            found = _find_header(block, likely if follows == -1 else None)
+            found = _find_header(block, None if labels else likely)
             bare, labels = found or (0, labels)
         yield number, row_line([] if bare > 0 else labels, cells)
         bare, follows = bare - 1, number + 1
@@ -136,9 +136,10 @@ def _find_header(block: list[list[str]], likely: int | None) -> tuple[int, list[
         if width > 1 and (len(filled) < 0.6 * width or len(set(filled)) < 2):
             continue  # a title
         body = block[index + 1 :]
-        if not _is_header(cells, body):
+        in_groups = len(body) > 1 and _spans_columns(cells)
+        if not _is_header(cells, body[1:] if in_groups else body):
             return None
-        if len(body) > 1 and _spans_columns(cells) and _is_header(body[0], body[1:]):
+        if in_groups and _is_header(body[0], body[1:]):
             pairs = zip(_padded(cells, len(body[0])), _padded(body[0], len(cells)), strict=True)
             labels = [upper if upper == lower else f"{upper} {lower}" for upper, lower in pairs]
             return index + 2, [_label(label) for label in labels]
@@ -223,21 +224,23 @@ def _parse_separated(uri: str, data: bytes, delimiters: str) -> Parsed:
     else:
         delimiter = _sniff(text, delimiters)
     csv.field_size_limit(_FIELD_CHARACTERS)
-    for strict in (True, False):
+    lines, first = _lines(text, start), 2 if start else 1
+    try:
         builder = TextBuilder()
-        reader = csv.reader(_lines(text, start), delimiter=delimiter, strict=strict)
-        try:
-            add_rows(uri, builder, _numbered(reader, 2 if start else 1))
-            break
-        except csv.Error as error:
-            if not str(error).startswith(("unexpected end", "field larger")):
-                continue
-            # A quotation mark is never closed and would swallow rows: it is a mere character.
-            builder = TextBuilder()
-            plain = (line.rstrip("\r\n").split(delimiter) for line in _lines(text, start))
-            add_rows(uri, builder, _numbered(plain, 2 if start else 1))
-            break
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        add_rows(uri, builder, _numbered(reader, first))
+    except csv.Error:  # some quotation mark is a mere character, and must not swallow rows
+        builder = TextBuilder()
+        rows = (_cells(line, delimiter) for line in _lines(text, start))
+        add_rows(uri, builder, _numbered(rows, first))
     return builder.parsed("", {"encoding": encoding})
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return line.split(delimiter)
 
 
 def _numbered(rows: Iterable[list[str]], first: int) -> Iterator[Row]:
