@@ -3,9 +3,10 @@
 import hashlib
 import os
 import re
+import sys
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ingest.errors import SettingsError, WeightsError
 from retrieval.e5 import E5_SMALL, describe_e5_small, prepare_e5_small
+from retrieval.onnx import OnnxBert, batches, read_prompts, read_shape
 from retrieval.weights import (
     WeightsInfo,
     folder_bytes,
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = E5_SMALL.name
 
-# Padded bytes per batch, about 8 paragraphs of 256 tokens: larger ones are no faster on a CPU.
+# Padded UTF-8 bytes per batch in torch: they follow token counts closely in Chinese and in English
+# alike (about 4.5 bytes a token). About 8 paragraphs; larger batches are no faster on a CPU.
 _BATCH_BYTES = 9_000
 _BATCH_BYTES_GPU = 150_000
 
@@ -120,21 +123,41 @@ class SentenceTransformerEncoder:
         return vectors
 
 
-def batches(sizes: list[int], budget: int) -> Iterator[list[int]]:
-    """Yield batches of row numbers, similar sizes together, so that little is spent on padding.
+class OnnxEncoder:
+    """A BERT encoder in onnxruntime: the same vectors as torch, twice as fast on a CPU.
 
-    A batch's longest size times its number of rows stays within the budget, unless one row alone
-    exceeds it. Sizes are UTF-8 bytes here: they follow token counts closely in Chinese and in
-    English alike (about 4.5 bytes a token) and cost nothing.
+    Any number of threads may use it at once: nothing is locked, so a question never waits for an
+    ingest to end. Texts are cut beyond the model's longest input.
     """
-    batch: list[int] = []
-    for row in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if batch and sizes[row] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+
+    def __init__(
+        self, model: OnnxBert, name: str, weights_hash: str, prompts: Mapping[str, str]
+    ) -> None:
+        """Wrap a loaded model; `prompts` has those for "query" and "document", where it has any."""
+        self._model = model
+        self._identity = EncoderIdentity(name, weights_hash, model.shape.width)
+        self._prompts = prompts
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Name, weights hash and dimension, the same as the model has in torch."""
+        return self._identity
+
+    def encode_queries(self, texts: list[str]) -> Vectors:
+        """Return unit vectors of questions, shape (len(texts), dimension)."""
+        return self._encode("query", texts)
+
+    def encode_passages(self, texts: list[str]) -> Vectors:
+        """Return unit vectors of passages, shape (len(texts), dimension)."""
+        return self._encode("document", texts)
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of this encoder's tokens in the text, special tokens excluded."""
+        return self._model.count_tokens(_speakable(text))
+
+    def _encode(self, kind: str, texts: list[str]) -> Vectors:
+        prompt = self._prompts.get(kind, "")
+        return self._model.encode([prompt + _speakable(text) for text in texts])
 
 
 def load_encoder(name: str, home: Path, device: str = "auto") -> Encoder:
@@ -144,7 +167,9 @@ def load_encoder(name: str, home: Path, device: str = "auto") -> Encoder:
         name: `DEFAULT_ENCODER`; "hashing" (no model, for tests); a local folder; or a hub id, which
             is downloaded by its own library unless HF_HUB_OFFLINE is set.
         home: Tether's home folder, which keeps prepared weights.
-        device: "auto", or a torch device such as "cpu" or "cuda".
+        device: "auto", or a torch device such as "cpu" or "cuda". On a CPU the models that
+            `retrieval.onnx` knows run in onnxruntime, all others in torch; the identity and, to
+            within rounding, the vectors are the same.
 
     Raises:
         WeightsError: The weights are missing, unreadable, not in safetensors, or out of reach.
@@ -156,6 +181,13 @@ def load_encoder(name: str, home: Path, device: str = "auto") -> Encoder:
         folder: Path | None = prepare_e5_small(home)
     else:
         folder = local_folder(name)
+    if folder and (shape := read_shape(folder)) and _is_cpu(device):
+        return OnnxEncoder(
+            OnnxBert(folder, shape),
+            folder.resolve().name,
+            hash_folder(folder, home),
+            read_prompts(folder),
+        )
     model = _load_model(str(folder or name), device, local=folder is not None)
     weights = folder or _snapshot(name)
     return SentenceTransformerEncoder(
@@ -184,6 +216,18 @@ def describe_encoder(name: str, home: Path) -> WeightsInfo:
         sha256=hash_folder(folder, home),
         path=folder,
     )
+
+
+def _is_cpu(device: str) -> bool:
+    """Tell whether a device means the CPU here, importing torch only where a GPU is likely."""
+    if device != "auto":
+        return device == "cpu"
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    if sys.platform == "linux" and not any(map(os.path.exists, drivers)):
+        return True
+    import torch
+
+    return not torch.accelerator.is_available()
 
 
 def _load_model(source: str, device: str, *, local: bool) -> "SentenceTransformer":

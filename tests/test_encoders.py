@@ -16,11 +16,12 @@ from ingest.errors import SettingsError, WeightsError
 from retrieval.encoders import (
     DEFAULT_ENCODER,
     Encoder,
+    OnnxEncoder,
     SentenceTransformerEncoder,
-    batches,
     describe_encoder,
     load_encoder,
 )
+from retrieval.onnx import batches
 from retrieval.weights import hash_folder
 
 TEXTS = [
@@ -69,11 +70,19 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformerEncoder:
-    encoder = load_encoder(str(tiny_folder), tmp_path_factory.mktemp("tiny-home"), "cpu")
-    assert isinstance(encoder, SentenceTransformerEncoder)
-    return encoder
+@pytest.fixture(scope="session", params=["onnxruntime", "torch"])
+def tiny(
+    request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Encoder:
+    home = tmp_path_factory.mktemp("tiny-home")
+    if request.param == "onnxruntime":
+        encoder = load_encoder(str(tiny_folder), home, "cpu")
+        assert isinstance(encoder, OnnxEncoder)
+        return encoder
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_folder), device="cpu")
+    return SentenceTransformerEncoder(model, tiny_folder.name, hash_folder(tiny_folder, home))
 
 
 class TestAnyFolder:
@@ -198,6 +207,26 @@ def test_hub_id_is_read_from_the_hub_cache(tiny_folder: Path, tmp_path: Path, ho
     )  # fmt: skip
     assert done.stdout == f"someone/tiny {hash_folder(tiny_folder, home)} (1, 16)\n", done.stderr
     assert done.stderr == ""
+
+
+def test_a_model_of_another_architecture_runs_in_torch(tmp_path: Path, home: Path) -> None:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import DistilBertConfig, DistilBertModel
+
+    from tests.tiny_models import build_tokenizer
+
+    base = tmp_path / "base"
+    size = build_tokenizer(base)
+    torch.manual_seed(0)
+    config = DistilBertConfig(vocab_size=size, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    DistilBertModel(config).save_pretrained(base)
+    folder = tmp_path / "distilled"
+    SentenceTransformer(modules=[Transformer(str(base)), Pooling(16)]).save(str(folder))
+    encoder = load_encoder(str(folder), home, "cpu")
+    assert isinstance(encoder, SentenceTransformerEncoder)
+    assert encoder.encode_queries(["the harbour"]).shape == (1, 16)
 
 
 class TestDescriptions:
