@@ -1,7 +1,8 @@
 """The tables of a collection's truth, and how an older truth becomes a present one.
 
     documents     one text each, with all that is known of it
-    sources       where texts came from: several may hold one document
+    sources       where texts came from: several may hold one document; not `exact` are those whose
+                  own text differs a little from the document that says all of it
     chunks        spans of documents; their numbers are never used twice
     vectors       one per chunk, float32 little-endian, made by the encoder named in `meta`
     terms         FTS5 over the segmented text of the chunks, rowid = chunk number
@@ -15,7 +16,8 @@ Knows nothing of encoders, indexes or ranking.
 
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 SCHEMA_VERSION = "2"
 
@@ -80,7 +82,8 @@ CREATE TRIGGER chunks_go AFTER DELETE ON chunks BEGIN
         WHERE sequence = (SELECT max(sequence) FROM commits) AND number = old.number
         AND present = -1;
 END;
-CREATE TABLE pending (hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT, WITHOUT ROWID;
+ALTER TABLE sources ADD COLUMN exact INTEGER NOT NULL DEFAULT 1;
+CREATE TABLE pending (hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT;
 CREATE TABLE fingerprints (
     document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
     band INTEGER NOT NULL,
@@ -96,6 +99,19 @@ def create(connection: sqlite3.Connection, identity: Mapping[str, str]) -> None:
     connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA_VERSION,))
     connection.executemany("INSERT INTO meta VALUES (?, ?)", identity.items())
     commit(connection)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """Commit what the block does, or take all of it back if it raises."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has rolled back already
+            connection.execute("ROLLBACK")
+        raise
 
 
 def commit(connection: sqlite3.Connection) -> None:
@@ -117,18 +133,12 @@ def migrate(connection: sqlite3.Connection) -> bool:
     if version != "1":
         raise LookupError(version)
     statements = [part for part in _TABLES_2.split(";\n") if part.strip()]
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         for statement in _whole_statements(statements):
             connection.execute(statement)
         connection.execute("DELETE FROM meta WHERE key = 'generation'")
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (SCHEMA_VERSION,))
         commit(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
     return True
 
 

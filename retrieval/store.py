@@ -20,7 +20,7 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -33,15 +33,14 @@ from ingest.documents import Chunk, Document, Section, chunk_id
 from ingest.errors import (
     DamagedStore,
     EncoderMismatch,
-    SourceError,
     StoreBusy,
     StoreError,
     UnknownCollection,
     UsageError,
 )
-from retrieval import schema
+from ingest.pipeline import Item, Kept
+from retrieval import schema, writing
 from retrieval.encoders import Encoder, EncoderIdentity, Vectors
-from retrieval.terms import index_terms
 
 TRUTH = "truth.sqlite3"
 LOCK_SECONDS = 2.0  # patience with another writer before StoreBusy
@@ -49,7 +48,7 @@ LOCK_SECONDS = 2.0  # patience with another writer before StoreBusy
 _Row = tuple[Any, ...]  # of SQLite values
 
 _FIRST_URI = """(SELECT uri FROM sources WHERE document_id = documents.id
-                 ORDER BY sources.number LIMIT 1)"""
+                 ORDER BY sources.exact DESC, sources.number LIMIT 1)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +94,6 @@ class StoredChunk:
     uri: str
 
 
-def indexed_text(title: str, heading: str, text: str) -> str:
-    """Return what is embedded and indexed for a chunk: its text under its title and headings."""
-    return "\n".join(part for part in (title, heading, text) if part)
-
-
 def open_collection(
     home: Path, name: str, encoder: Encoder, *, create: bool = False
 ) -> "Collection":
@@ -140,9 +134,10 @@ def list_collections(home: Path) -> list[CollectionInfo]:
 class Collection:
     """One open collection; all methods may be called from any thread.
 
-    One connection serves all threads, one at a time: a read takes milliseconds, and no model runs
-    while it is held. `add` and `remove` take the write lock themselves; hold `writing()` around a
-    series of them. It is a `Sink` of `ingest.pipeline`.
+    One connection reads for all threads, one at a time: a read takes milliseconds. Another one
+    writes, and readers neither wait for it nor see what it has not committed. Adding and removing
+    take the write lock themselves; hold `writing()` around a series of them. It is a `Sink` of
+    `ingest.pipeline`.
     """
 
     def __init__(self, directory: Path, encoder: Encoder) -> None:
@@ -153,21 +148,25 @@ class Collection:
         self._path = directory / TRUTH
         self._lock = threading.RLock()
         self._file_lock = filelock.FileLock(directory / "write.lock")
+        self._writer: sqlite3.Connection | None = None  # opened when first needed
+        self._seen: int | None = None  # SQLite's data_version at the last check of the encoder
         with _sqlite_errors(self._path):
-            self._connection = _connect(self._path)
-        try:
-            self._migrate()
-            _check_identity(self.name, self._identity(), encoder.identity)
-        except BaseException:
-            self._connection.close()
-            raise
+            self._reader = _connect(self._path)
+            try:
+                self._migrate()
+                _check_identity(self.name, _identity(self._reader, self._path), encoder.identity)
+            except BaseException:
+                self.close()
+                raise
 
     # Sessions
 
     def close(self) -> None:
-        """Close the connection; closing twice is harmless."""
+        """Close the connections; closing twice is harmless."""
         with self._lock, _sqlite_errors(self._path):
-            self._connection.close()
+            self._reader.close()
+            if self._writer is not None:
+                self._writer.close()
 
     def __enter__(self) -> "Collection":
         """Return itself."""
@@ -179,15 +178,18 @@ class Collection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self.close()
 
     @contextmanager
-    def writing(self, patience: float = LOCK_SECONDS) -> Iterator[None]:
+    def writing(self, patience: float = LOCK_SECONDS) -> Iterator[sqlite3.Connection]:
         """Hold the write lock; it may be entered again by the thread that holds it.
 
         Args:
             patience: Seconds to wait for another writer.
+
+        Yields:
+            The connection that writes, in no transaction of its own.
 
         Raises:
             StoreBusy: Another writer did not finish in that time.
@@ -204,39 +206,60 @@ class Collection:
                 f"make {self.directory} writable"
             ) from error
         try:
-            yield
+            if self._writer is None:
+                with _sqlite_errors(self._path):
+                    self._writer = _connect(self._path)
+            yield self._writer
         finally:
             self._file_lock.release()
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """Change the truth in one transaction, which gives it a new generation.
+
+        Raises:
+            EncoderMismatch: Another process has changed the collection's encoder.
+        """
+        with self._transaction() as connection:
+            self._check_encoder(connection)
+            schema.commit(connection)
+            yield connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with (
+            self.writing() as connection,
+            _sqlite_errors(self._path),
+            schema.transaction(connection),
+        ):
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Keep one state of the truth in view, however much is written meanwhile.
 
-        Other threads that use this object wait until the block ends; nested blocks share a state.
+        Other threads that use this object for reading wait until the block ends; nested blocks
+        share a state.
+
+        Raises:
+            EncoderMismatch: Another process has changed the collection's encoder.
         """
-        with self._transaction("BEGIN") as connection:
-            yield connection
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._lock, _sqlite_errors(self._path):
-            if self._connection.in_transaction:
-                yield self._connection
+            if self._reader.in_transaction:
+                yield self._reader
                 return
-            self._connection.execute(begin)
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk has rolled back already
-                    self._connection.execute("ROLLBACK")
-                raise
+            with schema.transaction(self._reader, "BEGIN"):
+                (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+                if version != self._seen:  # something was committed since
+                    self._check_encoder(self._reader)
+                    self._seen = version
+                yield self._reader
 
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self.writing(), self._transaction("BEGIN IMMEDIATE") as connection:
-            schema.commit(connection)
-            yield connection
+    def _check_encoder(self, connection: sqlite3.Connection) -> None:
+        if _identity(connection, self._path) != self.encoder.identity:
+            raise EncoderMismatch(
+                f"collection {self.name} has been given another encoder meanwhile; start again"
+            )
 
     # Writing (the `Sink` of an ingest)
 
@@ -249,61 +272,98 @@ class Collection:
         row = self._row("SELECT file_hash FROM sources WHERE uri = ?", uri)
         return None if row is None else str(row[0])
 
-    def add(
-        self, uri: str, file_hash: str, document: Document, chunks: Sequence[Chunk]
-    ) -> Literal["added", "updated", "duplicate"]:
-        """Store the document as the content of `uri`, instead of what `uri` held before.
+    def add_all(self, items: Sequence[Item], *, join_similar: bool = True) -> list[Kept]:
+        """Store documents, each as the content of its `uri` instead of what that held before.
 
-        The former document goes in the same transaction unless another source still holds it.
-        A text that another source holds already is not stored again (nor its title or metadata),
-        unless this source held it too and now cuts it into other chunks.
+        All go in together, unless one source occurs twice among them. A former document goes
+        unless another source holds it. A text that another source holds already, or of which a
+        stored text says every sentence, is not stored again (nor its title or metadata), unless
+        this source held it too and now cuts it into other chunks. Of a document that changed, only
+        the chunks whose text changed are embedded.
+
+        Args:
+            items: The documents with their chunks.
+            join_similar: Whether to look for texts that are nearly the same.
 
         Returns:
-            "duplicate" if the text stays as another source left it, else "updated" if the source
-            was known, else "added".
+            What was done with each item, in order.
 
         Raises:
             StoreBusy: Another process is writing the collection.
-            SourceError: The text is not valid Unicode.
-            StoreError: The disk is full or cannot be written; the former document stays.
+            SourceError: A text is not valid Unicode; nothing of the call was stored.
+            StoreError: The disk is full or cannot be written; the former documents stay.
         """
-        with self.writing():
-            held = self._row("SELECT document_id FROM sources WHERE uri = ?", uri)
-            shared = self._row(
-                "SELECT 1 FROM sources WHERE document_id = ? AND uri <> ?", document.id, uri
-            )
-            recut = held == (document.id,) and self._chunks_of(document.id) != list(chunks)
-            duplicate = shared is not None and not recut
-            vectors = None if duplicate else self._embed(document, chunks)
-            try:
-                with self._changing() as connection:
-                    _remove_source(connection, uri)
-                    if vectors is not None:
-                        connection.execute("DELETE FROM documents WHERE id = ?", (document.id,))
-                        _insert_document(connection, document, chunks, vectors)
-                    connection.execute(
-                        "INSERT INTO sources (uri, file_hash, document_id) VALUES (?, ?, ?)",
-                        (uri, file_hash, document.id),
-                    )
-            except UnicodeEncodeError as error:
-                raise SourceError(f"{uri!r} is not valid Unicode; save it as UTF-8") from error
-        return "duplicate" if duplicate else "updated" if held else "added"
+        kept: list[Kept] = []
+        with self.writing() as connection:
+            for group in writing.apart(items):
+                try:
+                    kept += self._add_group(connection, group, join_similar=join_similar)
+                except writing.NotEmbedded:
+                    for item in group:
+                        kept += self._add_group(connection, [item], join_similar=join_similar)
+        return kept
+
+    def add(
+        self, uri: str, file_hash: str, document: Document, chunks: Sequence[Chunk]
+    ) -> Literal["added", "updated", "moved", "duplicate"]:
+        """Store one document and return what was done with it; see `add_all`."""
+        return self.add_all([Item(uri, file_hash, document, chunks)])[0].status
 
     def remove(self, uri: str) -> bool:
         """Forget a source, and its document if no other source holds it; False if unknown."""
-        with self.writing():
-            if self.file_hash(uri) is None:
-                return False
-            with self._changing() as connection:
-                _remove_source(connection, uri)
-            return True
+        return self.remove_all([uri]) == 1
 
-    def _embed(self, document: Document, chunks: Sequence[Chunk]) -> Vectors:
-        dimension = self.encoder.identity.dimension
-        if not chunks:
-            return np.empty((0, dimension), dtype=np.float32)
-        texts = [indexed_text(document.title, chunk.heading, chunk.text) for chunk in chunks]
-        return self.encoder.encode_passages(texts)  # (chunks, dimension)
+    def remove_all(self, uris: Iterable[str]) -> int:
+        """Forget sources in one transaction and return how many of them were known.
+
+        Their words are overwritten in the tables at once; `compact` clears the last traces and
+        gives the space back.
+        """
+        query = "DELETE FROM sources WHERE uri = ? RETURNING document_id"
+        with self.writing() as writer:
+            known = [uri for uri in dict.fromkeys(uris) if _knows(writer, uri)]
+            if known:
+                with self.changing() as connection:
+                    for uri in known:
+                        (held,) = connection.execute(query, (uri,)).fetchall()
+                        writing.settle(connection, held[0])
+                    connection.execute("DELETE FROM pending")
+        return len(known)
+
+    def compact(self) -> None:
+        """Give the space of what was removed back to the disk and clear all traces of it.
+
+        Takes time in proportion to the collection, so call it once after many removals.
+
+        Raises:
+            StoreBusy: Another process is writing, or keeps an old state in view.
+        """
+        with self.writing() as connection, _sqlite_errors(self._path):
+            connection.execute("DELETE FROM pending")
+            connection.execute("INSERT INTO terms (terms) VALUES ('optimize')")
+            if connection.execute("PRAGMA auto_vacuum").fetchone() == (0,):  # made by version 1
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                connection.execute("VACUUM")
+            connection.execute("PRAGMA incremental_vacuum").fetchall()  # a page for each row
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreBusy(
+                f"collection {self.name} is being read, so it was not compacted to the end; "
+                "try again later"
+            )
+
+    def _add_group(
+        self, connection: sqlite3.Connection, items: Sequence[Item], *, join_similar: bool
+    ) -> list[Kept]:
+        with _sqlite_errors(self._path):
+            plans = writing.plan(connection, items, join_similar=join_similar)
+            supply = writing.embed(connection, self.encoder, plans)
+        key = self.encoder.identity.weights_hash
+        with self.changing():
+            kept = [writing.write(connection, plan, supply, key) for plan in plans]
+            if supply.parked:
+                connection.execute("DELETE FROM pending")
+        return kept
 
     # Reading
 
@@ -339,7 +399,7 @@ class Collection:
         Raises:
             StoreBusy: Another process is writing the collection.
         """
-        with self.writing(), self._transaction("BEGIN IMMEDIATE") as connection:
+        with self._transaction() as connection:
             row = connection.execute(
                 "SELECT sequence FROM commits WHERE generation = ?", (generation,)
             ).fetchone()
@@ -357,7 +417,8 @@ class Collection:
         """Return the uris that hold this very text, oldest first."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT uri FROM sources WHERE document_id = ? ORDER BY number", (document_id,)
+                "SELECT uri FROM sources WHERE document_id = ? AND exact ORDER BY number",
+                (document_id,),
             ).fetchall()
         return [uri for (uri,) in rows]
 
@@ -432,14 +493,6 @@ class Collection:
             for number, identity, start, end, *rest, title, uri in rows
         }
 
-    def _chunks_of(self, document_id: str) -> list[Chunk]:
-        with self.reading() as connection:
-            rows = connection.execute(
-                "SELECT number FROM chunks WHERE document_id = ? ORDER BY number", (document_id,)
-            ).fetchall()
-            stored = self.chunks_by_rowid(number for (number,) in rows)
-        return [stored[number].chunk for (number,) in rows]
-
     def rowids(self) -> NDArray[np.int64]:
         """Return the row numbers of all chunks, ascending."""
         with self.reading() as connection:
@@ -500,8 +553,8 @@ class Collection:
             return connection.execute(query, (numbers,)).fetchall()
 
     def _row(self, query: str, *parameters: object) -> _Row | None:
-        with self._lock, _sqlite_errors(self._path):
-            row: _Row | None = self._connection.execute(query, parameters).fetchone()
+        with self.reading() as connection:
+            row: _Row | None = connection.execute(query, parameters).fetchone()
             return row
 
     def _one(self, query: str, *parameters: object) -> _Row:
@@ -510,25 +563,17 @@ class Collection:
             raise DamagedStore(_damaged(self._path, "a row is missing"))
         return row
 
-    def _meta(self, key: str) -> str:
-        return str(self._one("SELECT value FROM meta WHERE key = ?", key)[0])
-
     def _migrate(self) -> None:
-        if self._meta("schema") == schema.SCHEMA_VERSION:
+        if _meta(self._reader, self._path, "schema") == schema.SCHEMA_VERSION:
             return
         try:
-            with self.writing(), self._lock, _sqlite_errors(self._path):
-                schema.migrate(self._connection)
+            with self.writing() as connection:
+                schema.migrate(connection)
         except LookupError as error:
             raise StoreError(
                 f"collection {self.name} was written by another version of Tether; "
                 "ingest its documents into a new collection"
             ) from error
-
-    def _identity(self) -> EncoderIdentity:
-        return EncoderIdentity(
-            self._meta("encoder"), self._meta("weights_hash"), int(self._meta("dimension"))
-        )
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -553,52 +598,24 @@ def replace_file(path: Path, data: bytes) -> None:
             os.close(directory)
 
 
-def _insert_document(
-    connection: sqlite3.Connection, document: Document, chunks: Sequence[Chunk], vectors: Vectors
-) -> None:
-    connection.execute(
-        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            document.id,
-            document.title,
-            document.language,
-            document.media_type,
-            json.dumps(dict(document.metadata), ensure_ascii=False),
-            json.dumps([asdict(section) for section in document.sections], ensure_ascii=False),
-            document.text,
-        ),
+def _knows(connection: sqlite3.Connection, uri: str) -> bool:
+    query = "SELECT 1 FROM sources WHERE uri = ?"
+    return connection.execute(query, (uri,)).fetchone() is not None
+
+
+def _meta(connection: sqlite3.Connection, path: Path, key: str) -> str:
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        raise DamagedStore(_damaged(path, "a row is missing"))
+    return str(row[0])
+
+
+def _identity(connection: sqlite3.Connection, path: Path) -> EncoderIdentity:
+    return EncoderIdentity(
+        _meta(connection, path, "encoder"),
+        _meta(connection, path, "weights_hash"),
+        int(_meta(connection, path, "dimension")),
     )
-    for chunk, vector in zip(chunks, vectors, strict=True):
-        number = connection.execute(
-            'INSERT INTO chunks (document_id, start, "end", heading, page, text, place) '
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                document.id,
-                chunk.start,
-                chunk.end,
-                chunk.heading,
-                chunk.page,
-                chunk.text,
-                chunk.place,
-            ),
-        ).lastrowid
-        connection.execute(
-            "INSERT INTO vectors VALUES (?, ?)", (number, vector.astype("<f4").tobytes())
-        )
-        terms = index_terms(indexed_text(document.title, chunk.heading, chunk.text))
-        connection.execute("INSERT INTO terms (rowid, words) VALUES (?, ?)", (number, terms))
-
-
-def _remove_source(connection: sqlite3.Connection, uri: str) -> None:
-    row = connection.execute(
-        "DELETE FROM sources WHERE uri = ? RETURNING document_id", (uri,)
-    ).fetchone()
-    if row is not None:  # chunks, vectors and terms leave with the document
-        connection.execute(
-            "DELETE FROM documents WHERE id = ? "
-            "AND NOT EXISTS (SELECT 1 FROM sources WHERE document_id = documents.id)",
-            row,
-        )
 
 
 def _create(directory: Path, identity: EncoderIdentity) -> None:
@@ -637,6 +654,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten
+        connection.execute("PRAGMA journal_size_limit = 67108864")  # bytes kept after a checkpoint
     except BaseException:
         connection.close()
         raise

@@ -22,8 +22,9 @@ from ingest.errors import (
     UsageError,
 )
 from retrieval.encoders import HashingEncoder
-from retrieval.store import Collection, indexed_text, list_collections, open_collection
+from retrieval.store import Collection, list_collections, open_collection
 from retrieval.terms import index_terms, query_expression
+from retrieval.writing import indexed_text
 
 BRIDGE = "武汉长江大桥于1957年建成通车。\nIt carries trains and cars across the river."
 TEA = "绿茶的冲泡温度是八十度。\nGreen tea is steeped at eighty degrees."
@@ -236,14 +237,14 @@ def test_damage_met_later_is_named_too(home: Path) -> None:
 def test_a_full_disk_loses_nothing(collection: Collection) -> None:
     put(collection, "file:a", BRIDGE)
     generation = collection.generation
-    with collection.reading() as connection:
+    with collection.writing() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError, match=r"disk is full.*free some space"):
         put(collection, "file:a", TEA * 1000)
     assert collection.document_of("file:a") == document(BRIDGE)[0]
     assert collection.generation == generation
-    with collection.reading() as connection:
+    with collection.writing() as connection:
         connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
     assert put(collection, "file:a", TEA * 1000) == "updated"
 
