@@ -16,7 +16,7 @@ from typing import Any
 from ingest.errors import SourceError
 from ingest.parsed import Parsed, Parser, TextBuilder, one_line
 from ingest.rtf import parse_rtf
-from ingest.tables import Row, add_rows, table_lines
+from ingest.tables import Row, add_rows, row_line, table_lines
 
 MAX_UNPACKED_BYTES = 1024 * 1024 * 1024  # in all, inside one zip container
 MAX_ENTRIES = 100_000  # files inside one zip container
@@ -262,11 +262,11 @@ def _add_chart(chart: Any, builder: TextBuilder) -> None:  # noqa: ANN401 - from
         builder.add(chart.chart_title.text_frame.text)
     for plot in chart.plots:
         series = list(plot.series)
-        rows = [["", *(one_line(one.name or "") for one in series)]]
+        labels = ["", *(one_line(one.name or "") for one in series)]
         for index, category in enumerate(plot.categories):
             values = [one.values[index] if index < len(one.values) else None for one in series]
-            rows.append([one_line(str(category)), *(_shown(value, "General") for value in values)])
-        _add_table(builder, rows)
+            cells = [one_line(str(category)), *(_shown(value, "General") for value in values)]
+            builder.add(row_line(labels, cells), "row")
 
 
 # --- Excel ---------------------------------------------------------------------------------------
@@ -275,7 +275,8 @@ _SPAN = re.compile(
     rb'<(?:\w+:)?mergeCell\s[^>]{0,200}?ref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"'
 )
 _UNCACHED = re.compile(
-    rb"(?:</(?:\w+:)?f>|<(?:\w+:)?f\s[^>]{0,300}/>)\s*(?:<(?:\w+:)?v\s*/>|</(?:\w+:)?c>)"
+    rb"(?:</(?:\w+:)?f>|<(?:\w+:)?f\s[^>]{0,300}/>)\s{0,20}"
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></|</(?:\w+:)?c>)"
 )
 _MAX_CELLS = 100_000_000  # of one sheet, empty ones between others included
 _MAX_COLUMNS = 16_384
