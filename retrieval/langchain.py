@@ -20,6 +20,7 @@ from langchain_core.vectorstores import VectorStore
 
 from ingest.documents import Chunk, Document, chunk_id, content_id
 from ingest.errors import UsageError
+from ingest.pipeline import Item
 from retrieval.encoders import Encoder
 from retrieval.index import DenseIndex
 from retrieval.search import Searcher
@@ -92,31 +93,17 @@ class TetherVectorStore(VectorStore):
         names: Sequence[str | None] = ids or [None for _ in texts]
         if not len(texts) == len(metadatas) == len(names):
             raise UsageError("texts, metadatas and ids differ in length; give one for each text")
-        added = []
-        with self._collection.writing():
-            for text, metadata, name in zip(texts, metadatas, names, strict=True):
-                added.append(self._add(text, metadata, name))
-        return added
-
-    def _add(self, text: str, metadata: dict[str, Any], name: str | None) -> str:
-        document_id = content_id(text)
-        uri = name or document_id
-        plain = {key: str(value) for key, value in metadata.items()}
-        title = plain.get("title", "")
-        document = Document(document_id, uri, title, text, "und", "text/plain", plain)
-        span = (0, len(text))
-        chunk = Chunk(chunk_id(document_id, *span), document_id, *span, text)
-        self._collection.add(uri, document_id, document, [chunk])
-        return uri
+        items = [_item(*given) for given in zip(texts, metadatas, names, strict=True)]
+        # Whoever asks for an id wants that very text back, so similar ones are not joined.
+        self._collection.add_all(items, join_similar=False)
+        return [item.uri for item in items]
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401
         """Delete by id; unknown ids are no error."""
         _refuse(kwargs)
         if ids is None:
             raise UsageError("nothing was named for deletion; give the ids")
-        with self._collection.writing():
-            for name in ids:
-                self._collection.remove(name)
+        self._collection.remove_all(ids)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[LangChainDocument]:
@@ -209,6 +196,17 @@ class TetherVectorStore(VectorStore):
         return store
 
 
+def _item(text: str, metadata: dict[str, Any], name: str | None) -> Item:
+    document_id = content_id(text)
+    uri = name or document_id
+    plain = {key: str(value) for key, value in metadata.items()}
+    title = plain.get("title", "")
+    document = Document(document_id, uri, title, text, "und", "text/plain", plain)
+    span = (0, len(text))
+    chunk = Chunk(chunk_id(document_id, *span), document_id, *span, text)
+    return Item(uri, document_id, document, [chunk])
+
+
 def _as_langchain(
     chunk: Chunk, title: str, uri: str, metadata: Mapping[str, str] | None = None
 ) -> LangChainDocument:
@@ -220,6 +218,7 @@ def _as_langchain(
             "title": title,
             "heading": chunk.heading,
             "page": chunk.page,
+            "place": chunk.place,
             **(metadata or {}),  # may name its own source, but not where the text stands
             "start": chunk.start,
             "end": chunk.end,

@@ -70,6 +70,12 @@ def test_adding_the_same_texts_twice_stores_them_once(collection: Collection) ->
     assert len(made.similarity_search("绿茶", k=10)) == len(TEXTS)
 
 
+def test_similar_texts_stay_apart(collection: Collection) -> None:
+    made = TetherVectorStore(collection)
+    ids = made.add_texts(["Mint tea.", "mint tea"])
+    assert [document.page_content for document in made.get_by_ids(ids)] == ["Mint tea.", "mint tea"]
+
+
 def test_documents_can_be_added_with_and_without_ids(collection: Collection) -> None:
     made = TetherVectorStore(collection)
     ids = made.add_documents([Document(id="x", page_content="tea"), Document(page_content="水")])
