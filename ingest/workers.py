@@ -19,8 +19,9 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from multiprocessing import context, get_all_start_methods
+from multiprocessing import context, get_all_start_methods, parent_process
 from pathlib import Path
+from threading import Thread
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -293,7 +294,11 @@ class _Context(_BaseContext):  # type: ignore[misc]
 
 
 def _prepare_worker(memory_bytes: int) -> None:
-    """Silence a worker, whose libraries may print what a document says, and limit its memory."""
+    """Silence a worker, whose libraries may print what a document says, and limit its memory.
+
+    It ends with its parent, even with one that was killed.
+    """
+    Thread(target=_end_with_parent, daemon=True).start()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -304,8 +309,15 @@ def _prepare_worker(memory_bytes: int) -> None:
         _limit(resource.RLIMIT_CORE, 0)
 
 
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _parse_within(job: Job, seconds: float) -> Portion:
-    """Parse in a worker; the limit on its time holds even when the parent has been killed."""
+    """Parse in a worker; the limit on its time holds even where nobody is left to end it."""
     if sys.platform != "win32":
         import resource
 
