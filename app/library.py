@@ -5,8 +5,9 @@ Each reads the settings, calls one function of `ingest` or `retrieval`, and prin
 
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,12 +82,17 @@ def ingest(
 def watch(flags: Flags, folders: tuple[Path, ...], collection: str | None) -> None:
     """Follow folders: ingest what is new or changed, forget what is gone, until interrupted."""
     settings = flags.settings(collection=collection)
+
     from ingest.watch import watch as follow
     from ingest.web import WebOptions
 
     with _writing(settings, hold=False) as store:
-        click.echo(f"watching; collection {settings.collection}; stop with Ctrl-C")
-        follow(folders, lambda: _ingest(settings, store, list(folders), WebOptions(), prune=True))
+        click.echo(f"watching for collection {settings.collection}; stop with Ctrl-C")
+        follow(
+            folders,
+            lambda: _ingest(settings, store, list(folders), WebOptions(), prune=True),
+            Event(),
+        )
 
 
 @contextmanager
@@ -114,12 +120,14 @@ def _ingest(
     prune: bool,
 ) -> "Report":
     """Run one ingest and print a line a file and a summary."""
-    from ingest.pipeline import run
+    from ingest.pipeline import PipelineOptions, run
     from retrieval.index import DenseIndex
+
+    pipeline = PipelineOptions(prune=prune, parsers=settings.parsing)
 
     with store.writing():
         with _file_progress() as show:
-            report = run(sources, store, settings.ingest, web=web, prune=prune, on_file=show)
+            report = run(sources, store, settings.ingest, pipeline=pipeline, web=web, on_file=show)
         if report.counts["removed"]:
             store.compact()
         DenseIndex(store).save()  # so that the first question need not wait
@@ -167,7 +175,6 @@ def remove(flags: Flags, sources: tuple[str, ...], collection: str | None) -> No
     settings = flags.settings(collection=collection)
     from app.assembly import build_encoder
     from ingest.errors import UsageError
-    from ingest.sources import uris_under
     from retrieval.index import DenseIndex
     from retrieval.store import open_collection, require_collection
 
@@ -178,18 +185,27 @@ def remove(flags: Flags, sources: tuple[str, ...], collection: str | None) -> No
         store.writing(),
     ):
         known = store.uris()
-        chosen = dict.fromkeys(uri for source in sources for uri in uris_under(source, known))
-        unknown = [source for source in sources if not uris_under(source, known)]
-        if unknown:
-            raise UsageError(
-                f"{shown(unknown[0])} is not in collection {settings.collection}, so nothing was"
-                " removed; tether documents lists what is"
-            )
+        chosen: dict[str, None] = {}
+        for source in sources:
+            under = _uris_under(source, known)
+            if not under:
+                raise UsageError(
+                    f"{shown(source)} is not in collection {settings.collection}, so nothing was"
+                    " removed; tether documents lists what is"
+                )
+            chosen.update(dict.fromkeys(under))
         store.remove_all(list(chosen))
         store.compact()
         DenseIndex(store).rebuild()
     for uri in chosen:
         click.echo(shown(f"removed   {uri}"))
+
+
+def _uris_under(source: str, known: "Sequence[str]") -> list[str]:
+    """Return the known uris that a path or an address names, or that lie under it."""
+    path = Path(os.path.abspath(source)).as_posix()
+    inside = (path.rstrip("/") + "/", path + "!/", source + "!/")
+    return [uri for uri in known if uri in (source, path) or uri.startswith(inside)]
 
 
 @click.command()

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ingest.chunking import ChunkingOptions
 from ingest.errors import SettingsError
+from ingest.workers import ParserOptions
 from model.generators import Decoding, PromptStyle
 from model.prompts import PromptOptions
 from retrieval.search import SearchOptions
@@ -67,6 +68,7 @@ class Settings:
     home: Path = Path("~/.tether")  # the one data root
     collection: str = "default"  # the collection to ingest into and to ask
     ingest: ChunkingOptions = field(default_factory=ChunkingOptions)
+    parsing: ParserOptions = field(default_factory=ParserOptions)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     search: SearchOptions = field(default_factory=SearchOptions)
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
@@ -77,6 +79,10 @@ class Settings:
 
 # Lowest and highest values that make sense; sizes of chunks are checked by `ChunkingOptions`.
 RANGES: Mapping[str, tuple[float, float]] = {
+    "parsing.workers": (1, 256),
+    "parsing.file_seconds": (1, 86_400),
+    "parsing.memory_bytes": (1 << 28, math.inf),
+    "parsing.files_per_worker": (1, math.inf),
     "search.top_k": (1, 100),
     "search.candidates": (1, 10_000),
     "generator.context_tokens": (512, math.inf),
