@@ -86,7 +86,7 @@ def recognise(image: "Image", uri: str = "image") -> str:
     """Return the text in an image in reading order, its lines joined to paragraphs.
 
     Args:
-        image: Of any mode; scaled down to `LONGEST_SIDE` pixels.
+        image: Of any mode; scaled to at most `LONGEST_SIDE` pixels.
         uri: For messages only.
 
     Raises:
@@ -98,9 +98,7 @@ def recognise(image: "Image", uri: str = "image") -> str:
 
     _check_size(uri, image)
     engine = _engine(uri)
-    image = _on_white(image)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    pixels = numpy.asarray(image)[:, :, ::-1]  # (height, width, BGR), as the engine takes it
+    pixels = numpy.asarray(_fitted(_on_white(image)))[:, :, ::-1]  # (height, width, BGR)
     found, _ = engine(pixels)
     pieces = [
         _Piece(text.strip(), *_extent(corners))
@@ -155,6 +153,16 @@ def _on_white(image: "Image") -> "Image":
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _fitted(image: "Image") -> "Image":
+    """Return the image at a size that can be read: in small print the engine loses the spaces."""
+    from PIL import Image
+
+    if max(image.size) <= LONGEST_SIDE // 2:
+        return image.resize((2 * image.width, 2 * image.height), Image.Resampling.BICUBIC)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return image
 
 
 # --- Reading order -------------------------------------------------------------------------------

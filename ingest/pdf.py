@@ -153,7 +153,7 @@ def _recognise(
     texts = {}
     for number in drawn:
         page = pdf[number - 1]
-        scale = min(200 / 72, ocr.LONGEST_SIDE / max(page.get_size()))  # 200 dpi, less for posters
+        scale = min(300 / 72, ocr.LONGEST_SIDE / max(page.get_size()))  # 300 dpi, less for posters
         texts[number] = ocr.recognise(page.render(scale=scale).to_pil(), uri)
         page.close()
     if needed and not any(texts.values()):
