@@ -14,12 +14,12 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ingest.errors import SourceError
-from ingest.parsed import WIDE, Parsed, TextBuilder
+from ingest.parsed import WIDE, Parsed, TextBuilder, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_PIXELS = 200_000_000  # of one image, before it is scaled down: A0 at 300 dpi has 140 million
+MAX_PIXELS = 89_000_000  # of one image, before it is scaled down: A3 at 600 dpi has 70 million
 MAX_PAGES = 2_000  # images in one TIFF
 LONGEST_SIDE = 3_600  # pixels; a larger image is scaled down, A4 at 300 dpi is not
 FINDING_SIDE = 1_600  # pixels of the copy in which lines are looked for; they are read in the large
@@ -66,7 +66,8 @@ def parse_image(uri: str, data: bytes) -> Parsed:
     except Image.DecompressionBombError:
         raise _too_large(uri) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise SourceError(f"{uri}: a damaged image ({error}); save it again as PNG") from None
+        reason = one_line(str(error))[:200]
+        raise SourceError(f"{uri}: a damaged image ({reason}); save it again as PNG") from None
     metadata = {"recognised": "ocr"} | ({"pages": str(pages)} if image.format == "TIFF" else {})
     return builder.parsed("", metadata)
 
