@@ -16,7 +16,7 @@ from typing import Any
 from ingest.errors import SourceError
 from ingest.parsed import Parsed, Parser, TextBuilder, one_line
 from ingest.rtf import parse_rtf
-from ingest.tables import Row, add_rows, row_line, table_lines
+from ingest.tables import Row, add_rows, cell_text, row_line, table_lines
 
 MAX_UNPACKED_BYTES = 1024 * 1024 * 1024  # in all, inside one zip container
 MAX_ENTRIES = 100_000  # files inside one zip container
@@ -278,7 +278,7 @@ _UNCACHED = re.compile(
     rb"(?:</(?:\w+:)?f>|<(?:\w+:)?f\s[^>]{0,300}/>)\s{0,20}"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></|</(?:\w+:)?c>)"
 )
-_MAX_CELLS = 100_000_000  # of one sheet, empty ones between others included
+_MAX_CELLS = 50_000_000  # of one sheet, empty ones between others included
 _MAX_COLUMNS = 16_384
 _MAX_REPEATED_ROWS = 1000  # that are alike in an .ods sheet
 _MAX_SPANS = 10_000  # merged areas of one sheet; more are left as they are
@@ -394,7 +394,7 @@ def _shown(value: Any, number_format: str) -> str:  # noqa: ANN401 - what a cell
         return value.isoformat("seconds")
     if isinstance(value, int | float):
         return _number(value, number_format)
-    return "" if value is None else one_line(str(value).replace("_x000D_", " "))
+    return "" if value is None else cell_text(str(value).replace("_x000D_", " "))
 
 
 def _number(value: float, number_format: str) -> str:
@@ -427,8 +427,11 @@ def _unmerged(rows: Iterable[Row], waiting: list[_Span]) -> Iterator[Row]:
             text = cells[span.left] if span.top == number and span.left < len(cells) else ""
             if text:
                 active.append((span, text))
+        if budget < 0:
+            active = []
+        budget -= len(active)
         active = [(span, text) for span, text in active if span.bottom >= number]
-        for span, text in active if budget > 0 else []:
+        for span, text in active:
             right = min(span.right, span.left + _MAX_FILLED) + 1
             budget -= len(cells) + right - span.left
             if any(cells[: span.left]) or any(cells[right:]):

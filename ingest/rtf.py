@@ -175,8 +175,9 @@ class _Reader:
 
     def _set_encoding(self, word: str, number: int) -> None:
         if word == "f":
-            self._font = number
-            self._state = replace(self._state, encoding=self._fonts.get(number, ""))
+            self._font, encoding = number, self._fonts.get(number, "")
+            if encoding != self._state.encoding:
+                self._state = replace(self._state, encoding=encoding)
         elif word == "fcharset":  # 0 to 2 mean: the document's own
             name = self._format.charset_map.get(number, "") if number > 2 else ""
             self._fonts[self._font] = _codec(name)

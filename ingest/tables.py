@@ -28,6 +28,9 @@ _LABEL_CHARACTERS = 60
 _HEADER_CHARACTERS = 120  # no cell of a header is longer
 _FIELD_CHARACTERS = 1 << 20  # a longer csv field is a quotation mark that was never closed
 
+_LONG_CHARACTERS = 100_000  # of a cell
+_BREAKS = dict.fromkeys(map(ord, "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"), " ")
+
 _VALUE = re.compile(r"[\d\s.,:/%+\-−()$€£¥￥年月日eET]+")  # with a digit: a number, date or time
 _YEAR = re.compile(r"(19|20)\d\d年?")
 _ADDRESS = re.compile(r"@\S|://")
@@ -111,6 +114,16 @@ def table_lines(rows: Iterable[Row], *, records: bool) -> Iterator[tuple[int, st
         bare, follows = bare - 1, number + 1
         sample.popleft()
         sample.extend(islice(source, 1))
+
+
+def cell_text(text: str) -> str:
+    """Return the text of a cell on one line, all white space as single spaces.
+
+    In a text of megabytes only line breaks become spaces: its words would fill the memory.
+    """
+    if len(text) < _LONG_CHARACTERS:
+        return " ".join(text.split())
+    return text.translate(_BREAKS).strip()
 
 
 def row_line(labels: Sequence[str], cells: Sequence[str]) -> str:
@@ -245,7 +258,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 def _numbered(rows: Iterable[list[str]], first: int) -> Iterator[Row]:
     for number, cells in enumerate(rows, start=first):
-        yield number, [" ".join(cell.split()) for cell in cells]
+        yield number, [cell_text(cell) for cell in cells]
 
 
 def _lines(text: str, start: int = 0) -> Iterator[str]:
