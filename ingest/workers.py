@@ -263,7 +263,7 @@ def _new_pool(options: ParserOptions) -> "ProcessPool":
     if _SERVED:
         start_method.set_forkserver_preload(["ingest.workers"])
     return ProcessPool(
-        max_workers=options.workers,
+        max_workers=max(1, options.workers),
         max_tasks=options.files_per_worker,
         initializer=_prepare_worker,
         initargs=[options.memory_bytes],
