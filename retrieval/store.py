@@ -344,7 +344,7 @@ class Collection:
             if connection.execute("PRAGMA auto_vacuum").fetchone() == (0,):  # made by version 1
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("VACUUM")
-            connection.execute("PRAGMA incremental_vacuum").fetchall()  # a page for each row
+            connection.executescript("PRAGMA incremental_vacuum")  # `execute` frees but one page
             (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreBusy(

@@ -5,13 +5,14 @@ import multiprocessing
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ingest import pipeline
 from ingest.chunking import ChunkingOptions
-from ingest.documents import Chunk, Document, Section, chunk_id, content_id
+from ingest.documents import TITLE_FROM_NAME, Chunk, Document, Section, chunk_id, content_id
 from ingest.errors import (
     DamagedStore,
     EncoderMismatch,
@@ -21,10 +22,12 @@ from ingest.errors import (
     UnknownCollection,
     UsageError,
 )
-from retrieval.encoders import HashingEncoder
+from ingest.pipeline import Item, Kept
+from retrieval import writing
+from retrieval.encoders import HashingEncoder, Vectors
 from retrieval.store import Collection, list_collections, open_collection
 from retrieval.terms import index_terms, query_expression
-from retrieval.writing import indexed_text
+from retrieval.writing import embedded_text, indexed_text
 
 BRIDGE = "武汉长江大桥于1957年建成通车。\nIt carries trains and cars across the river."
 TEA = "绿茶的冲泡温度是八十度。\nGreen tea is steeped at eighty degrees."
@@ -392,3 +395,294 @@ def test_no_query_text_breaks_the_search(collection: Collection, text: str) -> N
         found = collection.match_terms(expression, top_k=5)
         assert len(found) == ("绿茶" in query)
     assert collection.count_chunks() == 2
+
+
+class CountingEncoder(HashingEncoder):
+    """Counts what it encodes, and fails from a given call on."""
+
+    def __init__(self, fails_at: int = 0) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+        self._fails_at = fails_at
+
+    def encode_passages(self, texts: list[str]) -> Vectors:
+        if len(self.calls) + 1 == self._fails_at:
+            raise RuntimeError("the power went")
+        self.calls.append(len(texts))
+        return super().encode_passages(texts)
+
+
+@pytest.fixture
+def counted(home: Path) -> Iterator[tuple[Collection, list[int]]]:
+    encoder = CountingEncoder()
+    with open_collection(home, "counted", encoder, create=True) as opened:
+        yield opened, encoder.calls
+
+
+def item(uri: str, text: str, title: str = "", moved_from: str = "", **metadata: str) -> Item:
+    made, chunks = document(text, uri, title)
+    made = replace(made, metadata=metadata)
+    return Item(uri, "hash of " + text, made, chunks, moved_from)
+
+
+def lines(count: int, first: int = 0) -> str:
+    """Return lines of which no two are similar."""
+    return "\n".join(f"line {number} of {number * number}" for number in range(first, count))
+
+
+LONG = "".join(
+    f"Sentence {number} says that {number * 7} of {number**2} things went to box {number + 3}.\n"
+    for number in range(30)
+)
+
+
+def check(collection: Collection) -> None:
+    """Every chunk has the right text, vector and terms, and every document a source."""
+    with collection.reading() as connection:
+        for rowid in collection.rowids().tolist():
+            stored = collection.chunks_by_rowid([rowid])[rowid]
+            source = collection.document(stored.chunk.document_id)
+            assert source is not None
+            assert source.text[stored.chunk.start : stored.chunk.end] == stored.chunk.text
+            text = embedded_text(source, stored.chunk)
+            expected = collection.encoder.encode_passages([text])
+            assert collection.vectors([rowid]).tolist() == expected.tolist()
+            words = connection.execute("SELECT words FROM terms WHERE rowid = ?", (rowid,))
+            indexed = indexed_text(stored.title, stored.chunk.heading, stored.chunk.text)
+            assert words.fetchone() == (index_terms(indexed),)
+            assert stored.uri
+        assert collection.count_chunks() == len(collection.rowids())
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_items_go_in_together_and_are_embedded_in_one_call(
+    counted: tuple[Collection, list[int]],
+) -> None:
+    collection, calls = counted
+    before = collection.generation
+    items = [item(f"file:{number}", lines(20 * number + 20, 20 * number)) for number in range(5)]
+    assert [kept.status for kept in collection.add_all(items)] == ["added"] * 5
+    assert calls == [100]
+    with collection.reading() as connection:
+        commits = connection.execute("SELECT count(*) FROM commits").fetchone()
+    assert commits == (2,)
+    changes = collection.changes_since(before)
+    assert changes is not None
+    assert changes.added.tolist() == collection.rowids().tolist()
+    check(collection)
+
+
+def test_only_changed_chunks_are_embedded(counted: tuple[Collection, list[int]]) -> None:
+    collection, calls = counted
+    collection.add_all([item("file:a", lines(50))])
+    kept_rows = collection.rowids().tolist()
+    before = collection.generation
+    changed = "a new line\n" + lines(50).replace("line 20 ", "line twenty ")
+    (kept,) = collection.add_all([item("file:a", changed)])
+    assert (kept.status, kept.embedded) == ("updated", 2)
+    assert calls == [50, 2]
+    changes = collection.changes_since(before)
+    assert changes is not None
+    assert changes.removed.tolist() == [kept_rows[20]]
+    assert len(changes.added) == 2
+    assert matches(collection, "twenty") == ["line twenty of 400\n"]
+    check(collection)
+
+
+def test_a_renamed_file_is_not_embedded_again(counted: tuple[Collection, list[int]]) -> None:
+    collection, calls = counted
+    collection.add_all([item("file:old", BRIDGE, "old name", **TITLE_FROM_NAME)])
+    moved = item("file:new", BRIDGE, "shiny name", moved_from="file:old", **TITLE_FROM_NAME)
+    assert collection.add_all([moved]) == [Kept("moved")]
+    assert calls == [2]
+    assert collection.uris() == ["file:new"]
+    assert collection.documents()[0].title == "shiny name"
+    assert len(matches(collection, "shiny")) == 2
+    assert matches(collection, "old") == []
+    check(collection)
+
+
+def test_a_new_title_of_the_content_is_embedded(counted: tuple[Collection, list[int]]) -> None:
+    collection, _ = counted
+    collection.add_all([item("file:a", BRIDGE, "old")])
+    assert collection.add_all([item("file:a", BRIDGE, "new")])[0].embedded == 2
+    check(collection)
+
+
+def test_items_of_one_call_may_trade_texts(collection: Collection) -> None:
+    first, second = lines(20), lines(40, 20)
+    collection.add_all([item("file:a", first), item("file:b", second)])
+    traded = [item("file:a", second), item("file:b", first), item("file:c", first)]
+    collection.add_all(traded)
+    assert collection.uris_of(content_id(first)) == ["file:b", "file:c"]
+    assert collection.uris_of(content_id(second)) == ["file:a"]
+    check(collection)
+    collection.add_all([item("file:a", first + "\nmore"), item("file:a", first + "\nmost")])
+    assert matches(collection, "more") == []
+    check(collection)
+
+
+def test_a_killed_ingest_of_a_large_document_goes_on_where_it_stopped(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "SLICE", 10)
+    dying = CountingEncoder(fails_at=4)
+    with open_collection(home, "c", dying, create=True) as opened:
+        with pytest.raises(RuntimeError):
+            opened.add_all([item("file:a", lines(55))])
+        assert (opened.count_documents(), opened.count_chunks()) == (0, 0)
+    encoder = CountingEncoder()
+    with open_collection(home, "c", encoder) as opened:
+        opened.add_all([item("file:other", BRIDGE)])  # must not cost what was done
+        assert opened.add_all([item("file:a", lines(55))])[0].status == "added"
+        assert encoder.calls == [2, 10, 10, 5]
+        with opened.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM pending").fetchone() == (0,)
+        check(opened)
+
+
+def test_a_failing_encoder_leaves_nothing_half_done(home: Path) -> None:
+    with open_collection(home, "c", CountingEncoder(fails_at=2), create=True) as opened:
+        opened.add_all([item("file:a", BRIDGE)])
+        before = opened.generation
+        with pytest.raises(RuntimeError):
+            opened.add_all([item("file:a", TEA), item("file:b", LONG)])
+        assert opened.generation == before
+        assert opened.uris() == ["file:a"]
+        assert opened.document_of("file:a") == item("file:a", BRIDGE).document
+
+
+def test_a_text_that_says_nothing_new_is_not_stored_twice(collection: Collection) -> None:
+    shorter = LONG.replace("Sentence 12 says that 84 of 144 things went to box 15.\n", "").upper()
+    collection.add_all([item("file:a", LONG)])
+    (kept,) = collection.add_all([item("file:b", shorter)])
+    assert (kept.status, kept.similar_to, kept.embedded) == ("duplicate", "file:a", 0)
+    assert 0.9 <= kept.similarity < 1
+    assert collection.count_documents() == 1
+    assert collection.file_hash("file:b") == "hash of " + shorter
+    assert collection.uris_of(content_id(LONG)) == ["file:a"]
+    assert collection.documents()[0].uris == ("file:a", "file:b")
+
+
+def test_a_similar_text_that_says_something_new_is_stored(collection: Collection) -> None:
+    other = LONG.replace("things went to box 15", "things went to box 16")
+    kept = collection.add_all([item("file:a", LONG), item("file:b", other)])
+    assert [one.status for one in kept] == ["added", "added"]
+    assert kept[1].similar_to == "file:a"
+    assert kept[1].similarity > 0.9
+    assert collection.count_documents() == 2
+    check(collection)
+
+
+@pytest.mark.parametrize("how", ["removed", "changed"])
+def test_the_words_of_a_joined_text_are_never_lost(collection: Collection, how: str) -> None:
+    shorter = LONG[: LONG.index("Sentence 29")]
+    kept = collection.add_all([item("file:a", LONG), item("file:b", shorter)])
+    assert kept[1].status == "duplicate"
+    if how == "removed":
+        collection.remove("file:a")
+    else:
+        collection.add_all([item("file:a", TEA)])
+    assert matches(collection, "sentence 17 box 20")
+    assert collection.file_hash("file:b") == ""  # the next ingest reads it again ...
+    (again,) = collection.add_all([item("file:b", shorter)])
+    assert (again.status, again.embedded) == ("updated", 0)
+    stored = collection.document_of("file:b")
+    assert stored is not None
+    assert stored.text == shorter  # ... and what only the other source said is gone
+    check(collection)
+
+
+def test_a_shortened_file_is_no_duplicate_of_itself(collection: Collection) -> None:
+    shorter = LONG[: LONG.index("Sentence 29")]
+    collection.add_all([item("file:a", LONG)])
+    assert collection.add_all([item("file:a", shorter)])[0].status == "updated"
+    assert [info.characters for info in collection.documents()] == [len(shorter)]
+
+
+def test_nothing_of_a_removed_document_stays_on_disk(collection: Collection) -> None:
+    secret = "\n".join(f"Xylophonist{number:04} met Quetzalcoatl." for number in range(500))
+    collection.add_all([item("file:a", lines(50)), item("file:secret", secret, "Zirconium")])
+    collection.add_all([item("file:b", "Another one.")])
+    before = sum(file.stat().st_size for file in collection.directory.iterdir())
+    assert collection.remove_all(["file:secret", "file:none", "file:secret"]) == 1
+    collection.compact()
+    files = [file for file in collection.directory.iterdir() if file.is_file()]
+    for file in files:
+        data = file.read_bytes().lower()
+        for word in (b"xylophonist", b"quetzalcoatl", b"zirconium", b"file:secret"):
+            assert word not in data, file.name
+    assert sum(file.stat().st_size for file in files) < before / 2
+    assert collection.count_documents() == 2
+    check(collection)
+
+
+def test_compacting_says_when_a_reader_is_in_the_way(home: Path, collection: Collection) -> None:
+    put(collection, "file:a", TEA)
+    with open_collection(home, collection.name, HashingEncoder()) as other, other.reading():
+        assert other.count_documents() == 1
+        put(collection, "file:b", BRIDGE)
+        with collection.writing() as connection:
+            connection.execute("PRAGMA busy_timeout = 1")
+        with pytest.raises(StoreBusy, match="being read"):
+            collection.compact()
+        assert other.count_documents() == 1
+    collection.compact()
+
+
+def test_the_log_tells_what_came_and_went(collection: Collection) -> None:
+    start = collection.generation
+    collection.add_all([item("file:a", "one"), item("file:b", "two")])
+    middle = collection.generation
+    first, second = collection.rowids().tolist()
+    collection.remove("file:a")
+    collection.add_all([item("file:c", "three")])
+    third = collection.rowids().tolist()[-1]
+
+    def since(generation: str) -> tuple[list[int], list[int]] | None:
+        changes = collection.changes_since(generation)
+        return changes and (changes.added.tolist(), changes.removed.tolist())
+
+    assert since(start) == ([second, third], [])
+    assert since(middle) == ([third], [first])
+    assert since(collection.generation) == ([], [])
+    assert since("unknown") is None
+    collection.forget_changes(middle)
+    assert since(start) is None
+    assert since(middle) == ([third], [first])
+
+
+def test_vectors_stream_in_order(collection: Collection) -> None:
+    collection.add_all([item("file:a", lines(25))])
+    batches = list(collection.iterate_vectors(10))
+    assert [len(numbers) for numbers, _ in batches] == [10, 10, 5]
+    numbers = [int(number) for part, _ in batches for number in part]
+    assert numbers == collection.rowids().tolist()
+    joined = [row for _, part in batches for row in part.tolist()]
+    assert joined == collection.vectors(numbers).tolist()
+
+
+def test_a_changed_encoder_is_noticed(home: Path, collection: Collection) -> None:
+    put(collection, "file:a", TEA)
+    with open_collection(home, collection.name, HashingEncoder()) as other:
+        with other.changing() as connection:
+            connection.execute("UPDATE meta SET value = 'other' WHERE key = 'weights_hash'")
+        for use in (collection.count_documents, lambda: put(collection, "file:b", BRIDGE)):
+            with pytest.raises(EncoderMismatch, match="start again"):
+                use()
+
+
+def test_readers_do_not_wait_for_a_writer_in_the_same_process(collection: Collection) -> None:
+    put(collection, "file:a", TEA)
+    with collection.changing() as connection:
+        connection.execute("DELETE FROM documents")
+        assert collection.count_documents() == 1
+        connection.execute("DELETE FROM sources")
+    assert collection.count_documents() == 0
+
+
+def test_matches_are_counted(collection: Collection) -> None:
+    collection.add_all([item("file:a", lines(30))])
+    assert collection.count_matches(query_expression("line")) == 30
+    assert collection.count_matches(query_expression("line 3")) == 30
+    assert collection.count_matches(query_expression("841")) == 1
