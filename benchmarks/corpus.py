@@ -48,7 +48,8 @@ def write_passages(data: Path, folder: Path, *, chunks: int, seed: int = 0) -> C
     texts = passages(data)
     random.Random(seed).shuffle(texts)
     _empty(folder)
-    files, characters, written = [], 0, 0
+    files: list[Path] = []
+    characters = written = 0
     for number, members in enumerate(_groups(texts, CHUNKS_PER_FILE * BYTES_PER_CHUNK)):
         if written >= chunks * BYTES_PER_CHUNK:
             break
@@ -79,7 +80,8 @@ def write_generated(folder: Path, *, size: int, file_size: int = 1 << 20, seed: 
     words = ["".join(rng.choice(letters, length)) for length in rng.integers(2, 11, 20_000)]
     words += [chr(code) for code in range(0x4E00, 0x5E00)]
     _empty(folder)
-    files, characters, written = [], 0, 0
+    files: list[Path] = []
+    characters = written = 0
     while written < size:
         sentences: list[str] = []
         room = min(file_size, size - written)
