@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from ingest.errors import SourceError
 from ingest.parsed import clean
@@ -43,6 +44,10 @@ _CONTROL = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\ufffd-\uff
 # Letters and signs of western Europe; anything else in cp1252 betrays another code page.
 _WESTERN = re.compile("[ -~\\sÀ-ÏÑ-ÖØ-ÜßÀ-ïñ-öø-üÿŒœ‘-‚“-„–—…•€£©®™°«»¿¡§·´ ]*")
 _ACCENT_PAIR = re.compile("(?=[À-ÿ]{2})")
+_LONE_IDEOGRAPH = re.compile(
+    "(?<=[a-z])[\u3400-\u9fff](?=[a-z .,;!?])|(?<![\u0080-\uffff])[\u3400-\u9fff](?= [a-z]{2})"
+)
+_LONE_CYRILLIC = re.compile("(?<![Ѐ-ӿ])[Ѐ-ӿ](?![Ѐ-ӿ])|(?<=[а-я])[А-Я]")
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
 # What UTF-8 makes of single ideographs in GB18030: letters that hardly any text holds.
 _STRANGE = re.compile("[\u0180-\u02c5\u0530-\u058f\u0700-\u07ff]")
@@ -53,7 +58,7 @@ _PLAUSIBLE = 9.4  # most nats per character beyond ASCII; running text has 6 to 
 _DECLARED_PLAUSIBLE = 13.0  # a declared encoding may hold rare ideographs
 _DECLARED_LEAD = 12.0  # nats, and one a character, by which evidence must beat a declaration
 _CUT_END = 20.0  # nats for a cut-off character: or dropping an unlikely one would pay off
-_CUT_START = 8.0
+_CUT_START = 10.0
 
 
 def decode(uri: str, data: bytes, declared: str | None = None) -> tuple[str, str]:
@@ -115,7 +120,10 @@ def _decode(data: bytes, declared: str | None) -> tuple[str | None, str]:
 
 
 def _utf8(data: bytes) -> str | None:
-    """Return UTF-8 text, less a character cut off at either end; None if it is no UTF-8."""
+    """Return UTF-8 text, less a character cut off at either end.
+
+    None if it is no UTF-8; "" if it may be, so that no other encoding is tried.
+    """
     start = 0
     while start < min(3, len(data)) and 0x80 <= data[start] <= 0xBF:
         start += 1
@@ -123,14 +131,11 @@ def _utf8(data: bytes) -> str | None:
     if text is None:
         return None
     if start or left:  # sure only if whole characters stand beside the cut one
-        return text if len(text.encode()) >= len(text) + 4 else None
-    return None if _STRANGE.search(text) and not _is_ahead(text, data) else text
-
-
-def _is_ahead(text: str, data: bytes) -> bool:
-    """Return whether strange UTF-8 is likelier than a few ideographs in GB18030."""
-    chinese = list(_readings(_sample(data), ["gb18030"]))
-    return not chinese or chinese[0].mean > _PLAUSIBLE or len(text.encode()) > len(text) + 40
+        return text if len(text.encode()) > len(text) + 1 else "" if left else None
+    if _is_binary(text):  # such as Cyrillic in UTF-16
+        return None
+    few = len(data) < len(text) + 12 and _STRANGE.search(text)
+    return None if few and _read(data, "gb18030")[0] else text
 
 
 def _known_name(declared: str | None) -> str:
@@ -164,10 +169,10 @@ def _is_binary(text: str) -> bool:
 
 
 def _sample(data: bytes) -> bytes:
-    """Return some 64 KB with bytes beyond ASCII, beginning where a character begins."""
+    """Return some 64 KB around bytes beyond ASCII, beginning where a character begins."""
     pieces, size, position = [], 0, 0
     while size < _SAMPLE and (found := _NON_ASCII.search(data, position)):
-        start = found.start()
+        start = max(position, found.start() - 16)  # the letter before tells, too
         position = data.find(b"\n", start + 4096) + 1
         end = position or len(data)
         pieces.append(data[start : min(end, start + _SAMPLE)])
@@ -188,6 +193,7 @@ class _Reading:
     text: str
     cost: float  # nats of the whole text in its likeliest language
     mean: float  # nats of a character beyond ASCII
+    plausible: bool  # whether texts of the language have no more
     wide: int  # characters beyond ASCII
 
 
@@ -205,27 +211,27 @@ def _reading(data: bytes, encoding: str, name: str, penalty: float) -> Iterator[
     text, left = _read(data, encoding)
     if text and not _is_binary(text):
         counts = Counter(text)
-        cost, mean = min(language.judge(text, counts) for language in _languages())
+        judged = [(*language.judge(text, counts), language.limit) for language in _languages()]
+        cost, mean, limit = min(judged, key=lambda found: (found[1] > found[2], found[0]))
         wide = sum(count for character, count in counts.items() if character > "\x7f")
         cut = _CUT_END if left and len(data) < _SAMPLE else 0.0
-        yield _Reading(name, text, cost + penalty + cut, mean, wide)
+        yield _Reading(name, text, cost + penalty + cut, mean, mean <= limit, wide)
 
 
 def _judge(readings: list[_Reading], claimed: str) -> str:
     """Return the encoding of the reading to trust, "" if there is none."""
-    ranked = sorted(readings, key=lambda reading: reading.cost)
-    if not ranked:
-        return ""
-    best = ranked[0]
-    rivals = [reading for reading in ranked if reading.text != best.text]
-    lead = rivals[0].cost - best.cost if rivals else math.inf
-    clear = best.mean <= _PLAUSIBLE and lead >= _MARGIN
-    own = next((reading for reading in ranked if claimed and reading.encoding == claimed), None)
-    if own is not None and own.mean <= _DECLARED_PLAUSIBLE:
-        gap = own.cost - best.cost
-        if not clear or not best.encoding or gap < max(_DECLARED_LEAD, own.wide):
-            return own.encoding
-    return best.encoding if clear else ""
+    ranked = sorted((r for r in readings if r.plausible), key=lambda reading: reading.cost)
+    best = ranked[0] if ranked else None
+    rivals = [reading for reading in ranked if best and reading.text != best.text]
+    clear = best is not None and (not rivals or rivals[0].cost - best.cost >= _MARGIN)
+    found = best.encoding if best and clear else ""
+    own = next((reading for reading in readings if reading.encoding == claimed), None)
+    if own is None or not claimed or own.mean > _DECLARED_PLAUSIBLE:
+        return found
+    if not best or not found:
+        return claimed
+    differing = sum(mine != its for mine, its in zip(own.text, best.text, strict=False))
+    return found if own.cost - best.cost > max(_DECLARED_LEAD, differing) else claimed
 
 
 # --- How likely a text is ------------------------------------------------------------------------
@@ -274,6 +280,7 @@ class _Language:
     """How likely each character is in texts of a language, in nats; and what it seldom does."""
 
     costs: dict[str, float]
+    limit: float = _PLAUSIBLE  # most nats per character beyond ASCII
     seldom: re.Pattern[str] | None = None
     fine: float = 0.0  # nats for each match of `seldom`
 
@@ -307,17 +314,23 @@ def _languages() -> tuple[_Language, ...]:
     kanji = [(_plane("euc_jp", 0xB0, 0xCF), 0.16), (_plane("euc_jp", 0xD0, 0xF4), 0.003)]
     kana = [(_HIRAGANA_COMMON, 0.33), (_span("ぁ-んゝゞ"), 0.15), (_span("ァ-ヶー・ヽヾ"), 0.1)]
     hangul = [(_plane("euc_kr", 0xB0, 0xC8), 0.3), (_span("가-힣"), 0.005)]
-    cyrillic = [(_span("а-яё"), 0.85), (_span("А-ЯЁ"), 0.06), ("іїєґўІЇЄҐЎ«»“”„–—№", 0.04)]
-    accents = [("éèàçêôîâùûëïüäößñáíóúåæøœ", 0.08), ("’‘“”„‚«»–—…•°§€£©®™·´¿¡\xa0", 0.03)]
+    cyrillic = [("оеаинтсрвл", 0.65), ("кмдпуяыьгзбч", 0.26), ("йхжшюцщэфъё", 0.06)]
+    cyrillic += [(_span("А-ЯЁ"), 0.03), ("іїєґў", 0.02), ("ІЇЄҐЎ«»“”„–—№\xa0", 0.02)]
+    accents = [
+        ("ÄÖÜÉÀÈÇÊÅØ", 0.01),
+        ("éèàçêôîâùûëïüäößñáíóúåæøœ", 0.08),
+        ("’‘“”„‚«»–—…•°§€£©®™·´¿¡\xa0", 0.03),
+    ]
     central = [("ąćęłńśźżčďěňřšťůžýőűşğıțșăāēīūļķ", 0.08), (_span("À-ÖØ-ÞĀ-ſ"), 0.01)]
+    lone: Any = {"seldom": _LONE_IDEOGRAPH, "fine": 12.0}
     others = ["ά-ώΐΑ-Ω", "א-ת", "ء-ي،؟ـ", "ก-๙"]
     return (
-        _Language(_costs((_SIMPLIFIED, 0.38), *hanzi, *marks)),
-        _Language(_costs((_TRADITIONAL, 0.38), *hanzi_hk, *marks)),
-        _Language(_costs((_KANJI, 0.14), *kana, *kanji, ("、。", 0.07), *marks[1:])),
-        _Language(_costs((_HANGUL, 0.65), *hangul, *marks)),
-        _Language(_costs(*cyrillic), re.compile("(?<![Ѐ-ӿ])[Ѐ-ӿ](?![Ѐ-ӿ])"), 6.0),
-        _Language(_costs(*accents, *central), _ACCENT_PAIR, 4.0),
+        _Language(_costs((_SIMPLIFIED, 0.38), *hanzi, *marks), **lone),
+        _Language(_costs((_TRADITIONAL, 0.38), *hanzi_hk, *marks), **lone),
+        _Language(_costs((_KANJI, 0.14), *kana, *kanji, ("、。", 0.07), *marks[1:]), **lone),
+        _Language(_costs((_HANGUL, 0.65), *hangul, *marks), **lone),
+        _Language(_costs(*cyrillic), 4.05, _LONE_CYRILLIC, 6.0),
+        _Language(_costs(*accents, *central), 10.0, _ACCENT_PAIR, 4.0),
         *(_Language(_costs((_span(span), 0.9))) for span in others),
     )
 
