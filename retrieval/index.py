@@ -2,9 +2,9 @@
 
 SQLite holds the vectors; the snapshot can be lost at any time. On disk it is
 `index-<random>.faiss`, named by `manifest.json`, which is replaced last: it always names a whole
-file. The file is mapped into memory, so the first query after a start reads only what it needs. Rows
-that came since the snapshot's generation are searched exactly in memory, rows that went are left
-out, and the best candidates of both are scored with the vectors in SQLite: every score is an exact
+file. It is mapped into memory, so the first query after a start reads only what it needs. Rows that
+came since the snapshot's generation are searched exactly in memory, rows that went are left out,
+and the best candidates of both are scored with the vectors in SQLite: every score is an exact
 cosine. Small collections are searched exactly. Larger ones are clustered, each vector one bit a
 dimension (Gao and Long, "RaBitQ", SIGMOD 2024): 70 bytes a row, for which such rescoring makes up.
 Knows nothing of texts or ranking.
@@ -19,9 +19,9 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
-import faiss
+import faiss as _library
 import filelock
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,8 @@ _BATCH = 10_000  # rows per read from SQLite
 _SAMPLE = 50  # rows per cluster to find the clusters by
 _FILE = re.compile(r"index-[0-9a-f]{32}\.faiss")
 
-FaissIndex = Any  # faiss has no types
+faiss: Any = _library  # its types leave out most of what is used here
+FaissIndex = Any
 Numbers = NDArray[np.int64]
 
 _log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class _View:
     def is_behind(self) -> bool:
         """Whether a new snapshot is worth its making."""
         changed = len(self.gone) + len(self.numbers)
-        return changed > max(CHANGED_ROWS, CHANGED_SHARE * self.snapshot.ntotal)
+        return changed > max(CHANGED_ROWS, CHANGED_SHARE * int(self.snapshot.ntotal))
 
     def candidates(self, vector: Vectors, count: int) -> list[int]:
         """Return row numbers near the vector: at most `count` of the snapshot and of the others."""
@@ -94,11 +95,10 @@ class _View:
             _, rows = self.snapshot.search(query, count_here, params=self._parameters())
             found = rows[0][rows[0] >= 0].tolist()  # -1: fewer were found
         cosines = self.vectors @ vector  # (len(numbers),)
-        if len(cosines) > count:
-            return found + self.numbers[np.argpartition(-cosines, count)[:count]].tolist()
-        return found + self.numbers.tolist()
+        near = np.argpartition(-cosines, count)[:count] if len(cosines) > count else slice(None)
+        return [*found, *self.numbers[near].tolist()]
 
-    def _parameters(self) -> Any:
+    def _parameters(self) -> object:
         if not len(self.gone):
             return None
         selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(self.gone))
@@ -326,7 +326,12 @@ def _write_index(index: FaissIndex, path: Path) -> tuple[str, int]:
     digest = hashlib.sha256()
     with temporary.open("wb") as file:
         # No `faiss.write_index` by path: it cannot open non-ASCII paths on every platform.
-        writer = faiss.PyCallbackIOWriter(_tee(file, digest))
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
+        writer = faiss.PyCallbackIOWriter(write)
         faiss.write_index(index, writer)
         del writer  # it holds back a part until it goes
         file.flush()
@@ -336,27 +341,16 @@ def _write_index(index: FaissIndex, path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _tee(file: IO[bytes], digest: Any) -> Any:
-    def write(data: bytes) -> None:
-        digest.update(data)
-        file.write(data)
-
-    return write
-
-
 def _manifest(
     collection: Collection, index: FaissIndex, name: str, sha256: str, size: int
 ) -> Manifest:
     identity = collection.encoder.identity
-    kind: Literal["exact", "clustered"] = (
-        "clustered" if isinstance(index, faiss.IndexIVF) else "exact"
-    )
     return Manifest(
         encoder=identity.name,
         weights_hash=identity.weights_hash,
         dimension=identity.dimension,
         metric=METRIC,
-        kind=kind,
+        kind="clustered" if isinstance(index, faiss.IndexIVF) else "exact",
         rows=index.ntotal,
         generation=collection.generation,
         file=name,

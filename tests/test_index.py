@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from ingest.documents import Chunk, Document, chunk_id, content_id
-from retrieval.encoders import HashingEncoder
-from retrieval.index import DenseIndex
+from retrieval import index as index_module
+from retrieval.encoders import HashingEncoder, Vectors
+from retrieval.index import DenseIndex, read_manifest, verify
 from retrieval.store import Collection, open_collection
 
 TEXTS = ["绿茶的冲泡温度", "武汉长江大桥", "steeping green tea", "a bridge over the river", "火车"]
@@ -71,10 +73,16 @@ def test_a_sound_snapshot_is_loaded_and_not_rebuilt(
     assert manifest["encoder"] == "hashing"
 
 
+def snapshot(directory: Path) -> Path:
+    """Return the one snapshot there is."""
+    (path,) = directory.glob("index-*.faiss")
+    return path
+
+
 def _flip_byte(directory: Path) -> None:
-    data = bytearray((directory / "index.faiss").read_bytes())
+    data = bytearray(snapshot(directory).read_bytes())
     data[-9] ^= 0xFF
-    (directory / "index.faiss").write_bytes(data)
+    snapshot(directory).write_bytes(data)
 
 
 def _claim(key: str, value: object) -> Callable[[Path], None]:
@@ -94,9 +102,9 @@ def _overwrite(name: str, data: bytes) -> Callable[[Path], None]:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "index gone": lambda directory: (directory / "index.faiss").unlink(),
-    "index empty": _overwrite("index.faiss", b""),
-    "index truncated": _overwrite("index.faiss", b"IxM2"),
+    "index gone": lambda directory: snapshot(directory).unlink(),
+    "index empty": lambda directory: os.truncate(snapshot(directory), 0),
+    "index truncated": lambda directory: os.truncate(snapshot(directory), 100),
     "one byte flipped": _flip_byte,
     "manifest gone": lambda directory: (directory / "manifest.json").unlink(),
     "manifest no JSON": _overwrite("manifest.json", b"\xff{"),
@@ -105,6 +113,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "other weights": _claim("weights_hash", "0" * 64),
     "other dimension": _claim("dimension", 32),
     "other row count": _claim("rows", 3),
+    "rows a text": _claim("rows", "5"),
+    "a file elsewhere": _claim("file", "../index-" + "0" * 32 + ".faiss"),
 }
 
 
@@ -113,6 +123,7 @@ def test_anything_else_is_rebuilt_with_equal_results(
     collection: Collection, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     sound = nearest(DenseIndex(collection))
+    assert verify(collection.directory) == []
     DAMAGES[damage](collection.directory)
     caplog.set_level(logging.INFO, "retrieval.index")
     assert nearest(DenseIndex(collection)) == sound
@@ -131,8 +142,8 @@ def test_the_snapshot_of_another_collection_is_not_taken(
         for number, text in enumerate(reversed(TEXTS)):
             put(other, f"file:{number}", text)
         sound = nearest(DenseIndex(other))
-        for name in ("index.faiss", "manifest.json"):
-            (other.directory / name).write_bytes((collection.directory / name).read_bytes())
+        for path in (snapshot(collection.directory), collection.directory / "manifest.json"):
+            (other.directory / path.name).write_bytes(path.read_bytes())
         assert nearest(DenseIndex(other)) == sound
 
 
@@ -163,7 +174,7 @@ def test_equal_vectors_rank_by_row_number(home: Path) -> None:
 def test_an_index_that_cannot_be_saved_still_works(
     collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (collection.directory / "index.faiss.new").mkdir()  # in the way of the temporary file
+    (collection.directory / "manifest.json.new").mkdir()  # in the way of the temporary file
     assert len(nearest(DenseIndex(collection))) == len(TEXTS)
     assert "was not saved" in caplog.text
 
@@ -172,9 +183,150 @@ def test_a_crash_between_the_two_files_is_noticed(collection: Collection) -> Non
     index = DenseIndex(collection)
     manifest = (collection.directory / "manifest.json").read_bytes()
     put(collection, "file:new", "green tea 绿茶")
-    index.save()
+    index.rebuild()
     (collection.directory / "manifest.json").write_bytes(manifest)  # the new one never came
     assert nearest(DenseIndex(collection)) == nearest(index)
+
+
+@pytest.fixture
+def follows_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a snapshot of few rows be behind the truth after four changes."""
+    monkeypatch.setattr(index_module, "CHANGED_ROWS", 3)
+
+
+def test_an_index_far_behind_is_saved_and_the_log_forgotten(
+    home: Path, collection: Collection, follows_soon: None
+) -> None:
+    index = DenseIndex(collection)
+    other = DenseIndex(collection)
+    old = snapshot(collection.directory)
+    put(collection, "file:a", "green tea 绿茶")
+    index.save()
+    assert snapshot(collection.directory) == old  # one row is no reason
+    for number in range(5):
+        put(collection, f"file:more {number}", f"more tea {number}")
+    first = read_manifest(collection.directory)
+    index.save()
+    assert not old.exists()
+    manifest = read_manifest(collection.directory)
+    assert first is not None and manifest is not None
+    assert manifest.rows == len(TEXTS) + 6 == len(index)
+    assert collection.changes_since(first.generation) is None
+    assert nearest(other) == nearest(index)  # from the new file, for the log has lost the old one
+    assert nearest(DenseIndex(collection)) == nearest(index)
+
+
+def test_a_search_takes_up_the_snapshot_of_another_process(
+    home: Path, collection: Collection, follows_soon: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = DenseIndex(collection)
+    with open_collection(home, "笔记", HashingEncoder()) as writer:
+        writing = DenseIndex(writer)
+        for number in range(6):
+            put(writer, f"file:more {number}", f"more tea {number}")
+        writer.remove("file:0")
+        writing.save()
+        expected = nearest(writing)
+    caplog.set_level(logging.INFO, "retrieval.index")
+    assert nearest(reader) == expected
+    assert "rebuilt" not in caplog.text
+
+
+def test_what_was_removed_leaves_the_files_when_rebuilt(collection: Collection) -> None:
+    secret = HashingEncoder().encode_passages(["武汉长江大桥"])[0].astype("<f4").tobytes()
+    index = DenseIndex(collection)
+    assert secret in snapshot(collection.directory).read_bytes()
+    collection.remove("file:1")
+    found = [rowid for rowid, _ in nearest(index, "武汉长江大桥")]
+    assert len(found) == len(TEXTS) - 1
+    index.rebuild()
+    assert secret not in snapshot(collection.directory).read_bytes()
+    assert [rowid for rowid, _ in nearest(index, "武汉长江大桥")] == found
+
+
+def test_what_a_killed_writer_left_is_removed(collection: Collection) -> None:
+    for name in ("index.faiss", "index-1.faiss.new"):  # the first is of an older version
+        (collection.directory / name).write_bytes(b"half")
+    DenseIndex(collection)
+    snapshot(collection.directory)
+    assert not list(collection.directory.glob("*.new"))
+    assert not (collection.directory / "index.faiss").exists()
+
+
+def test_verify_names_each_damage(collection: Collection) -> None:
+    assert verify(collection.directory) == []  # none yet: the next search makes one
+    DenseIndex(collection)
+    assert verify(collection.directory) == []
+    sound = snapshot(collection.directory).read_bytes()
+    _flip_byte(collection.directory)
+    assert "was changed or cut" in verify(collection.directory)[0]
+    snapshot(collection.directory).write_bytes(sound)
+    assert verify(collection.directory) == []
+    snapshot(collection.directory).unlink()
+    assert "cannot be read" in verify(collection.directory)[0]
+    (collection.directory / "manifest.json").write_bytes(b"{")
+    assert verify(collection.directory) == ["manifest.json cannot be read"]
+
+
+class Topics(HashingEncoder):
+    """A stub whose vectors are clustered: a text "topic number" lies near the topic's centre."""
+
+    def encode_passages(self, texts: list[str]) -> Vectors:
+        vectors = []
+        for text in texts:
+            topic, number = (int(part) for part in text.split())
+            centre = np.random.default_rng(topic).normal(size=64)
+            vectors.append(centre + 0.7 * np.random.default_rng([topic, number]).normal(size=64))
+        made = np.array(vectors)
+        made /= np.linalg.norm(made, axis=1, keepdims=True)
+        return made.astype(np.float32)
+
+    encode_queries = encode_passages
+
+
+@pytest.fixture
+def topics(home: Path) -> Iterator[Collection]:
+    """Return 3,000 chunks in one document, of 60 topics."""
+    with open_collection(home, "topics", Topics(), create=True) as opened:
+        texts = [f"{number % 60} {number}" for number in range(3000)]
+        identity, start, chunks = content_id("\n".join(texts)), 0, []
+        for text in texts:
+            end = start + len(text)
+            chunks.append(Chunk(chunk_id(identity, start, end), identity, start, end, text))
+            start = end + 1
+        made = Document(identity, "", "", "\n".join(texts), "und", "text/plain")
+        opened.add("file:topics", identity, made, chunks)
+        yield opened
+
+
+def test_a_clustered_index_finds_what_exact_search_finds(topics: Collection) -> None:
+    exact, clustered = DenseIndex(topics), DenseIndex(topics, exact_rows=100)
+    clustered.rebuild()  # it had opened the exact one
+    manifest = read_manifest(topics.directory)
+    assert manifest is not None and manifest.kind == "clustered"
+    assert manifest.size < 64 * 3000  # less than a byte a dimension
+    reopened = DenseIndex(topics)
+    overlap = []
+    for number in range(100):
+        query = topics.encoder.encode_queries([f"{number % 60} {10_000 + number}"])[0]
+        expected = dict(exact.search(query, top_k=10))
+        found = dict(reopened.search(query, top_k=10))
+        assert found == dict(clustered.search(query, top_k=10))
+        both = found.keys() & expected.keys()
+        assert all(found[rowid] == expected[rowid] for rowid in both)  # cosines are exact
+        overlap.append(len(both) / 10)
+    assert np.mean(overlap) >= 0.98
+
+
+def test_a_clustered_index_follows_what_comes_and_goes(topics: Collection) -> None:
+    DenseIndex(topics, exact_rows=100).rebuild()
+    index = DenseIndex(topics, exact_rows=100)
+    put(topics, "file:new", "7 7000")
+    query = topics.encoder.encode_queries(["7 7000"])[0]
+    before = index.search(query, top_k=5)
+    assert before[0][1] == pytest.approx(1.0)
+    topics.remove("file:topics")
+    assert index.search(query, top_k=5) == before[:1]
 
 
 def test_hashing_encoder_is_deterministic_and_unit_length() -> None:
