@@ -83,6 +83,8 @@ def watch(flags: Flags, folders: tuple[Path, ...], collection: str | None) -> No
     """Follow folders: ingest what is new or changed, forget what is gone, until interrupted."""
     settings = flags.settings(collection=collection)
 
+    from threading import Event
+
     from ingest.watch import watch as follow
     from ingest.web import WebOptions
 
