@@ -209,6 +209,7 @@ class Collection:
             if self._writer is None:
                 with _sqlite_errors(self._path):
                     self._writer = _connect(self._path)
+                    self._writer.execute("PRAGMA cache_size = -65536")  # KiB: commits stay even
             yield self._writer
         finally:
             self._file_lock.release()

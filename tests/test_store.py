@@ -641,7 +641,7 @@ def test_the_log_tells_what_came_and_went(collection: Collection) -> None:
 
     def since(generation: str) -> tuple[list[int], list[int]] | None:
         changes = collection.changes_since(generation)
-        return changes and (changes.added.tolist(), changes.removed.tolist())
+        return None if changes is None else (changes.added.tolist(), changes.removed.tolist())
 
     assert since(start) == ([second, third], [])
     assert since(middle) == ([third], [first])
