@@ -41,7 +41,7 @@ from retrieval.terms import query_expression
 NAME = "笔记"
 OPTIONS = ChunkingOptions(max_tokens=12)
 TEXTS = {
-    "file:tea": "绿茶的冲泡温度是八十度。第一泡只要一分钟。\nGreen tea is steeped at eighty degrees.",
+    "file:tea": "绿茶的冲泡温度是八十度。第一泡只要一分钟。\nGreen tea is steeped at eighty.",
     "file:bridge": "武汉长江大桥于1957年建成通车。\nIt carries trains and cars across the river.",
     "file:long": " ".join(
         f"Sentence number {number} speaks of item {number}." for number in range(60)
@@ -323,13 +323,18 @@ def test_numbers_are_not_used_twice_after_a_rebuild(home: Path, directory: Path)
         assert int(opened.rowids()[-1]) > last
 
 
-@pytest.mark.parametrize("operation", [check, lambda *of: rebuild(*of, HashingEncoder())])
+@pytest.mark.parametrize(
+    "operation", [check, lambda home, name: rebuild(home, name, HashingEncoder())]
+)
 def test_operations_wait_for_the_writer_or_say_so(
     home: Path, directory: Path, operation: Callable[..., object]
 ) -> None:
-    with open_collection(home, NAME, HashingEncoder()) as writer, writer.writing():
-        with pytest.raises(StoreBusy):
-            operation(home, NAME)
+    with (
+        open_collection(home, NAME, HashingEncoder()) as writer,
+        writer.writing(),
+        pytest.raises(StoreBusy),
+    ):
+        operation(home, NAME)
 
 
 def test_there_must_be_such_a_collection(home: Path) -> None:
