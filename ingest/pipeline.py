@@ -250,6 +250,7 @@ class _Run:
         self._batch: list[tuple[_Slot, Item]] = []
         self._batch_chunks = 0
         self._batch_since = 0.0
+        self._last_split: tuple[Document | None, Sequence[Chunk]] = (None, ())
         self._taken_over: set[str] = set()  # uris of moved files
         self._fetched: set[str] = set()  # addresses of pages after redirects
         self._members: dict[str, dict[str, str]] | None = None  # known hashes, by container
@@ -358,8 +359,8 @@ class _Run:
             self._hand_over_if_due()
         portion = parsers.finish(flight.work)
         if portion.rest is not None:  # its parser starts before its texts are cut
-            again = _Flight(flight.number, parsers.start(portion.rest), landed + len(portion.parsed))
-            self._flights.appendleft(again)
+            work, count = parsers.start(portion.rest), landed + len(portion.parsed)
+            self._flights.appendleft(_Flight(flight.number, work, count))
         for parsed in portion.parsed:
             if landed:
                 self.ledger.expect(1)
@@ -380,7 +381,7 @@ class _Run:
 
     def _gather(self, slot: _Slot, uri: str, file_hash: str, document: Document) -> None:
         try:
-            chunks = split(document, self._sink.count_tokens, self._options)
+            chunks = self._split(document)
         except TetherError as error:
             if not isinstance(error, SourceError):
                 raise
@@ -393,10 +394,22 @@ class _Run:
             return
         if not self._batch:
             self._batch_since = time.monotonic()
-        self._batch.append((slot, Item(uri, file_hash, document, chunks, self._moved_from(document))))
+        item = Item(uri, file_hash, document, chunks, self._moved_from(document))
+        self._batch.append((slot, item))
         self._batch_chunks += len(chunks)
         if self._batch_chunks >= self._pipeline.batch_chunks:
             self._hand_over()
+
+    def _split(self, document: Document) -> Sequence[Chunk]:
+        """Cut a document; one that says what the last one said is not cut again.
+
+        Hostile archives name one large member a thousand times.
+        """
+        before, chunks = self._last_split
+        if before is None or (before.id, before.sections) != (document.id, document.sections):
+            chunks = split(document, self._sink.count_tokens, self._options)
+            self._last_split = document, chunks
+        return chunks
 
     def _moved_from(self, document: Document) -> str:
         for uri in self._sink.uris_of(document.id):
@@ -499,14 +512,15 @@ class ListSink:
         known = item.uri in self._sources
         key = item.document.id
         moved = item.moved_from in self._holders.get(key, ())
-        others = [uri for uri in self.uris_of(key) if uri not in (item.uri, item.moved_from)]
-        self.remove(item.uri)
+        holders = [uri for uri in self.uris_of(key) if uri != item.moved_from]
+        if self._sources.get(item.uri, ("", key))[1] != key:
+            self.remove(item.uri)
         if moved:
             self.remove(item.moved_from)
         self._sources[item.uri] = (item.file_hash, key)
         self._holders.setdefault(key, {})[item.uri] = None
-        if others:
-            return Kept("duplicate", similar_to=others[0], similarity=1.0)
+        if holders and holders[0] != item.uri:
+            return Kept("duplicate", similar_to=holders[0], similarity=1.0)
         self._texts[key] = (item.document, tuple(item.chunks))
         if moved:
             return Kept("moved")

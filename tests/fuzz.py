@@ -192,36 +192,36 @@ MUTATIONS: list[Mutation] = [
 ]  # fmt: skip
 
 
-def bombs() -> dict[str, bytes]:
-    """Return archives that unpack to far more than they are."""
+def bombs(size: int) -> dict[str, bytes]:
+    """Return archives that unpack to far more than they are, in up to `size` pieces."""
     inner = pack({"zeros.txt": b"0" * 30_000_000})
     nested = inner
     for level in range(8):
         nested = pack({f"{level}.zip": nested, "a.txt": f"Level {level} says this.".encode()})
-    many = pack({f"{number}.txt": b"" for number in range(12_000)})
+    many = pack({f"{number}.txt": b"" for number in range(size)})
     sheet = pack({"[Content_Types].xml": b"<a>" * 20_000_000, "word/document.xml": b"<a/>"})
     lol = "".join(f'<!ENTITY l{n} "' + f"&l{n - 1};" * 10 + '">' for n in range(1, 12))
     laughs = f'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY l0 "lol">{lol}]><l>&l11;</l>'.encode()
     return {
         "ratio.zip": inner, "nested.zip": nested, "many.zip": many, "sheet.docx": sheet,
-        "sheet.xlsx": sheet, "laughs.html": laughs, "overlap.zip": _overlapping(),
+        "sheet.xlsx": sheet, "laughs.html": laughs, "overlap.zip": _overlapping(min(size, 60)),
         "laughs.docx": pack({"[Content_Types].xml": laughs, "word/document.xml": laughs}),
         "escape.zip": pack({"../../out.txt": b"Out.", "/etc/x.txt": b"Out.", "ok.txt": b"Inside."}),
     }  # fmt: skip
 
 
-def _overlapping() -> bytes:
-    """Return an archive whose directory names one compressed member a thousand times."""
-    data = bytearray(pack({"a.txt": b"0" * 5_000_000}))
+def _overlapping(count: int) -> bytes:
+    """Return an archive whose directory names one compressed member again and again."""
+    data = bytearray(pack({"a.txt": b"0" * 2_000_000}))
     start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
     header, tail = bytes(data[start:end]), bytearray(data[end:])
-    tail[8:12] = (1000).to_bytes(2, "little") * 2
-    tail[12:16] = (len(header) * 1000).to_bytes(4, "little")
-    return bytes(data[:start]) + header * 1000 + bytes(tail)
+    tail[8:12] = count.to_bytes(2, "little") * 2
+    tail[12:16] = (len(header) * count).to_bytes(4, "little")
+    return bytes(data[:start]) + header * count + bytes(tail)
 
 
 def make(
-    folder: Path, seed: int, count: int, giant_bytes: int = 40_000_000
+    folder: Path, seed: int, count: int, giant_bytes: int = 4_000_000
 ) -> tuple[Path, dict[str, str]]:
     """Fill a folder with hostile files; return it and the good neighbours' texts by uri."""
     chance, made = random.Random(seed), samples()
@@ -238,7 +238,7 @@ def make(
             path = place / f"{number} good.{chance.choice(['txt', 'md', 'html'])}"
             good[path.as_posix()] = f"Good neighbour {number} stays whole."
             path.write_text(good[path.as_posix()])
-    for name, data in bombs().items():
+    for name, data in bombs(count).items():
         (folder / name).write_bytes(data)
     for suffix in (".txt", ".md", ".csv", ".json", ".html"):
         with (folder / f"one line{suffix}").open("wb") as stream:
