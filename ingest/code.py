@@ -24,7 +24,7 @@ _DEFINITION = re.compile(
     r"(?P<indent>[ \t]*)(?:(?:export|default|pub(?:\([a-z]+\))?|public|private|protected|internal|"
     r"static|final|abstract|async|sealed|override|open|data|case|unsafe|inline|virtual|partial)\s+)*"
     r"(?:def|class|function|func|fun|fn|interface|struct|enum|trait|impl|module|namespace|object|"
-    r"record|protocol|extension|sub)\s+(?:\([^()]{0,100}\)\s*)?(?P<name>[A-Za-z_$][\w$.:]{0,100})"
+    r"record|protocol|extension|sub)\s+(?:\([^()]{0,100}\)\s*)?(?P<name>[A-Za-z_$][\w$]{0,100})"
 )
 
 

@@ -44,10 +44,11 @@ _CONTROL = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\ufffd-\uff
 # Letters and signs of western Europe; anything else in cp1252 betrays another code page.
 _WESTERN = re.compile("[ -~\\sÀ-ÏÑ-ÖØ-ÜßÀ-ïñ-öø-üÿŒœ‘-‚“-„–—…•€£©®™°«»¿¡§·´ ]*")
 _ACCENT_PAIR = re.compile("(?=[À-ÿ]{2})")
-_LONE_IDEOGRAPH = re.compile(
-    "(?<=[a-z])[\u3400-\u9fff](?=[a-z .,;!?])|(?<![\u0080-\uffff])[\u3400-\u9fff](?= [a-z]{2})"
+_LONE_WIDE = re.compile(  # one ideograph, kana or hangul in the middle of an English word
+    "(?<=[a-z])[\u3041-\u9fff\uac00-\ud7a3](?=[a-z .,;!?])"
+    "|(?<![\u0080-\uffff])[\u3041-\u9fff\uac00-\ud7a3](?= ?[a-z]{2})"
 )
-_LONE_CYRILLIC = re.compile("(?<![Ѐ-ӿ])[Ѐ-ӿ](?![Ѐ-ӿ])|(?<=[а-я])[А-Я]")
+_ODD_CYRILLIC = re.compile("(?<![Ѐ-ӿ])[Ѐ-ӿ](?![Ѐ-ӿ])|(?<=[а-я])[А-Я]|[бвгджзйклмнпрстфхцчшщъь]{4,}")
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
 # What UTF-8 makes of single ideographs in GB18030: letters that hardly any text holds.
 _STRANGE = re.compile("[\u0180-\u02c5\u0530-\u058f\u0700-\u07ff]")
@@ -130,11 +131,14 @@ def _utf8(data: bytes) -> str | None:
     text, left = _read(data[start:] if start else data, "utf-8")
     if text is None:
         return None
+    beyond = len(data) - start - len(left) - len(text)  # bytes, one to three a character
     if start or left:  # sure only if whole characters stand beside the cut one
-        return text if len(text.encode()) > len(text) + 1 else "" if left else None
+        sure = beyond > (5 if start else 1) and not _STRANGE.search(text)
+        may_be = beyond > 1 or left[:1] > b"\xdf" or b"" < left[:1] < b"\xc4"
+        return text if sure else "" if may_be else None
     if _is_binary(text):  # such as Cyrillic in UTF-16
         return None
-    few = len(data) < len(text) + 12 and _STRANGE.search(text)
+    few = beyond < 12 and _STRANGE.search(text)
     return None if few and _read(data, "gb18030")[0] else text
 
 
@@ -307,7 +311,7 @@ class _Language:
 
 @cache
 def _languages() -> tuple[_Language, ...]:
-    signs = (_span(_WIDE_SIGNS), 0.01)
+    signs = (_span(_WIDE_SIGNS), 0.006)
     marks = [("，。", 0.1), ("、；：？！“”‘’（）《》—…·「」『』【】", 0.05), signs]
     hanzi = [(_plane("gb2312", 0xB0, 0xD7), 0.45), (_plane("gb2312", 0xD8, 0xF7), 0.01)]
     hanzi_hk = [(_plane("big5hkscs", 0xA4, 0xC6), 0.45), (_plane("big5hkscs", 0xC9, 0xF9), 0.01)]
@@ -321,16 +325,16 @@ def _languages() -> tuple[_Language, ...]:
         ("éèàçêôîâùûëïüäößñáíóúåæøœ", 0.08),
         ("’‘“”„‚«»–—…•°§€£©®™·´¿¡\xa0", 0.03),
     ]
-    central = [("ąćęłńśźżčďěňřšťůžýőűşğıțșăāēīūļķ", 0.08), (_span("À-ÖØ-ÞĀ-ſ"), 0.01)]
-    lone: Any = {"seldom": _LONE_IDEOGRAPH, "fine": 12.0}
+    central = [("ąćęłńśźżčďěňřšťůžýőűşğıțșăāēīūļķ", 0.08), (_span("À-ÖØ-ÞĀ-ſ¼½¾¹²³µ±×÷"), 0.01)]
+    lone: Any = {"seldom": _LONE_WIDE, "fine": 16.0}
     others = ["ά-ώΐΑ-Ω", "א-ת", "ء-ي،؟ـ", "ก-๙"]
     return (
         _Language(_costs((_SIMPLIFIED, 0.38), *hanzi, *marks), **lone),
         _Language(_costs((_TRADITIONAL, 0.38), *hanzi_hk, *marks), **lone),
         _Language(_costs((_KANJI, 0.14), *kana, *kanji, ("、。", 0.07), *marks[1:]), **lone),
         _Language(_costs((_HANGUL, 0.65), *hangul, *marks), **lone),
-        _Language(_costs(*cyrillic), 4.05, _LONE_CYRILLIC, 6.0),
-        _Language(_costs(*accents, *central), 10.0, _ACCENT_PAIR, 4.0),
+        _Language(_costs(*cyrillic), 3.9, _ODD_CYRILLIC, 6.0),
+        _Language(_costs(*accents, *central), 10.0, _ACCENT_PAIR, 7.0),
         *(_Language(_costs((_span(span), 0.9))) for span in others),
     )
 

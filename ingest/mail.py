@@ -18,6 +18,7 @@ from ingest.parsed import Parsed, Parser, TextBuilder, one_line
 _SHOWN = ("From", "To", "Cc", "Date")
 _EXPECTED = ("from", "to", "subject", "date", "received", "message-id")
 _MAX_DEPTH = 50  # multiparts in multiparts
+_MAX_MULTIPARTS = 1_000  # each level makes Python's parser look at every line once more
 
 
 def parse_mail(uri: str, data: bytes) -> Parsed:
@@ -60,6 +61,8 @@ def mail_members(
 
 
 def _message(uri: str, data: bytes) -> EmailMessage:
+    if data.count(b"multipart/") > _MAX_MULTIPARTS:
+        raise SourceError(f"{uri}: its parts are nested too deeply; save it as text")
     try:
         message = message_from_bytes(data.lstrip(), _class=EmailMessage, policy=policy.default)
         names = {name.lower() for name in message.keys()}  # noqa: SIM118 - iterating is by index

@@ -115,8 +115,8 @@ def test_a_file_cut_within_a_character(text: str, encoding: str) -> None:
             decoded = read(data[:-cut])
             assert decoded is None or (text.startswith(decoded) and len(decoded) >= size - cut - 1)
             decoded = read(data[cut:])
-            # A cut character's second byte may be an ASCII letter; no evidence is against that.
-            assert decoded is None or (decoded[1:] in text[:size] and len(decoded) >= size - 9)
+            # What a cut start leaves may read as a common character; no evidence is against that.
+            assert decoded is None or (decoded[2:] in text[:size] and len(decoded) >= size - 9)
 
 
 def test_cut_utf8_keeps_all_whole_characters() -> None:
