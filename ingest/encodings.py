@@ -136,9 +136,9 @@ def _utf8(data: bytes) -> str | None:
         sure = beyond > (5 if start else 1) and not _STRANGE.search(text)
         may_be = beyond > 1 or left[:1] > b"\xdf" or b"" < left[:1] < b"\xc4"
         return text if sure else "" if may_be else None
-    if _is_binary(text):  # such as Cyrillic in UTF-16
+    if _is_binary(text[:_SAMPLE]):  # such as Cyrillic in UTF-16
         return None
-    few = beyond < 12 and _STRANGE.search(text)
+    few = 0 < beyond < 12 and _STRANGE.search(text)
     return None if few and _read(data, "gb18030")[0] else text
 
 
