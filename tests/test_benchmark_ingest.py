@@ -20,6 +20,7 @@ LONG = [f"Passage {n} tells of harbour {n} and of its lantern. " * 5 for n in ra
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data" / "set"
     folder.mkdir(parents=True)
+    rows: list[dict[str, object]]
     rows = [{"context": text, "question": "no passage " * 30} for text in LONG[:30]]
     rows += [{"contexts": LONG[25:]}, {"text": "short"}, {"text": "港口的灯。" * 20}]
     with gzip.open(folder / "set.dev.jsonl.gz", "wt", encoding="utf-8") as file:
