@@ -218,6 +218,8 @@ def _reading(data: bytes, encoding: str, name: str, penalty: float) -> Iterator[
         judged = [(*language.judge(text, counts), language.limit) for language in _languages()]
         cost, mean, limit = min(judged, key=lambda found: (found[1] > found[2], found[0]))
         wide = sum(count for character, count in counts.items() if character > "\x7f")
+        if encoding == "cp949" and len(counts) < 12:  # a few ideographs may be common hangul
+            name = ""
         cut = _CUT_END if left and len(data) < _SAMPLE else 0.0
         yield _Reading(name, text, cost + penalty + cut, mean, mean <= limit, wide)
 
