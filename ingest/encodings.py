@@ -31,6 +31,7 @@ _BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins like that o
 _DOUBLE_BYTE = ("gb18030", "big5hkscs", "cp932", "euc_jp", "cp949")
 _SINGLE_BYTE = ("cp1252", "cp1251", "koi8_r")
 _UTF16 = ("utf-16-le", "utf-16-be")
+_NEED_MORE = ("cp949", *_UTF16)  # in which a few ideographs of GB18030 may look common
 _ALIASES = (  # the names that pages and mails declare, and the superset that programs mean by them
     (re.compile(r"(?i)(x-)?gb|hz|cp936|ms936"), "gb18030"),
     (re.compile(r"(?i)(x-)?big5|cp950"), "big5hkscs"),
@@ -218,7 +219,7 @@ def _reading(data: bytes, encoding: str, name: str, penalty: float) -> Iterator[
         judged = [(*language.judge(text, counts), language.limit) for language in _languages()]
         cost, mean, limit = min(judged, key=lambda found: (found[1] > found[2], found[0]))
         wide = sum(count for character, count in counts.items() if character > "\x7f")
-        if encoding == "cp949" and len(counts) < 12:  # a few ideographs may be common hangul
+        if encoding in _NEED_MORE and wide and len(counts) < 12:
             name = ""
         cut = _CUT_END if left and len(data) < _SAMPLE else 0.0
         yield _Reading(name, text, cost + penalty + cut, mean, mean <= limit, wide)
