@@ -46,7 +46,7 @@ _STRIKES = 3  # members of a container that may bring down a worker one after th
 class ParserOptions:
     """How many processes parse, and what they may use."""
 
-    workers: int = max(1, min(4, (os.cpu_count() or 2) - 1))
+    workers: int = 0  # processes; 0 takes one fewer than the cores, at most 4
     file_seconds: float = 120.0  # per file, or per member of an archive
     memory_bytes: int = 2 << 30  # of address space per worker, where the system can limit it
     files_per_worker: int = 200  # then a fresh process takes over, so that leaks end
@@ -59,10 +59,6 @@ class Job:
     source: Path | Entry | Fetched
     uri: str
     recipe: str  # all else that shapes the chunks: goes into the hashes
-    size: int = 0  # bytes
-    size: int = 0  # bytes
-    size: int = 0  # bytes
-    size: int = 0  # bytes
     size: int = 0  # bytes
     known: Mapping[str, str] = field(default_factory=dict)  # hashes of members, by uri
     first: int = 0

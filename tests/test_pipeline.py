@@ -43,7 +43,7 @@ def statuses(report: Report) -> list[tuple[str, str]]:
 
 
 def test_a_folder_is_searched_in_order_and_the_rest_skipped(tmp_path: Path) -> None:
-    for name in ["b.md", "a/z.txt", "a/报告.txt", ".hidden.txt", ".git/x.txt", "photo.png"]:
+    for name in ["b.md", "a/z.txt", "a/报告.txt", ".hidden.txt", ".git/x.txt", "tool.exe"]:
         write(tmp_path / "docs" / name, f"Text of {name}.")
     outside = write(tmp_path / "outside" / "secret.txt", "Outside.")
     (tmp_path / "docs" / "link.txt").symlink_to(outside)
@@ -103,7 +103,7 @@ def test_bad_paths_fail_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     bad = [
         tmp_path / "missing.txt",
-        write(tmp_path / "photo.png", "x"),
+        write(tmp_path / "tool.exe", "x"),
         tmp_path / "empty",
         write(tmp_path / "corrupt.docx", "x"),
         tmp_path / "pipe.txt",
@@ -115,7 +115,7 @@ def test_bad_paths_fail_alone(tmp_path: Path) -> None:
     assert report.failed == report.outcomes[:-1]
     reasons = [
         "does not exist; check",
-        "unsupported format .png; convert",
+        "unsupported format .exe; convert",
         "no supported files in",
         "not a readable .docx",
         "not a regular file; give",

@@ -23,7 +23,15 @@ def test_sources_are_told_apart_and_come_once(tmp_path: Path) -> None:
     path.write_text("x")
     piped = Piped("a.txt", b"x")
     url = "https://example.org/page.html"
-    sources = [url, path, str(path), piped, url, Path(os.path.relpath(path)), Piped("a.txt", b"y")]
+    sources: list[Path | str | Piped] = [
+        url,
+        path,
+        str(path),
+        piped,
+        url,
+        Path(os.path.relpath(path)),
+        Piped("a.txt", b"y"),
+    ]
     assert expand(sources, WebOptions()).found == [url, path, piped]
 
 
