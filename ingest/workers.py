@@ -259,7 +259,7 @@ def _new_pool(options: ParserOptions) -> "ProcessPool":
     if _SERVED:
         start_method.set_forkserver_preload(["ingest.workers"])
     return ProcessPool(
-        max_workers=max(1, options.workers),
+        max_workers=options.workers or max(1, min(4, (os.cpu_count() or 2) - 1)),
         max_tasks=options.files_per_worker,
         initializer=_prepare_worker,
         initargs=[options.memory_bytes],
