@@ -75,7 +75,7 @@ def ingest(
     "folders",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
 )
 @collection_option
 @pass_flags
@@ -85,9 +85,13 @@ def watch(flags: Flags, folders: tuple[Path, ...], collection: str | None) -> No
 
     from threading import Event
 
+    from ingest.errors import SourceError
     from ingest.watch import watch as follow
     from ingest.web import WebOptions
 
+    for folder in folders:
+        if not folder.is_dir():
+            raise SourceError(f"{folder}: no such folder; make it first, or check the name")
     with _writing(settings, hold=False) as store:
         click.echo(f"watching for collection {settings.collection}; stop with Ctrl-C")
         follow(

@@ -79,7 +79,7 @@ class Settings:
 
 # Lowest and highest values that make sense; sizes of chunks are checked by `ChunkingOptions`.
 RANGES: Mapping[str, tuple[float, float]] = {
-    "parsing.workers": (1, 256),
+    "parsing.workers": (0, 256),
     "parsing.file_seconds": (0.1, 86_400),
     "parsing.memory_bytes": (1 << 28, math.inf),
     "parsing.files_per_worker": (1, math.inf),

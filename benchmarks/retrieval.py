@@ -31,7 +31,7 @@ from eval.rankings import Query, RankingSet
 from eval.statistics import mean
 from ingest.chunking import ChunkingOptions, split
 from ingest.documents import Document, content_id
-from ingest.languages import detect_language, simplified, split_sentences
+from ingest.languages import detect_language, split_sentences
 from ingest.pipeline import Item
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, Vectors, load_encoder
 from retrieval.lexical import Hit, LexicalSearch
@@ -84,7 +84,7 @@ def open_bench(work: Path, given: RankingSet, encoder: Encoder, size: int) -> It
         chunks = collection.chunks_by_rowid(collection.rowids())
         holders = {info.id: info.uris for info in collection.documents()}
         asked = list(dict.fromkeys(query.text for query in given.queries))
-        vectors = encoder.encode_queries([simplified(text) for text in asked])
+        vectors = encoder.encode_queries(asked)
         embedded = dict(zip(asked, vectors, strict=True))
         yield Bench(given, collection, chunks, holders, embedded)
 

@@ -4,10 +4,13 @@
 
 Every chunk is a span of the source (`document.text[c.start:c.end] == c.text`) and together they
 cover every non-space character. Each sentence is counted once, so the cost is linear in the text;
-a chunk's size is the sum over its sentences. Knows nothing of encoders but how they count.
+a chunk's size is the sum over its sentences. Where a chunk ends depends on the text around that
+place and little on where the chunk began, so that after an edit the old boundaries soon return and
+only the chunks around it are new. Knows nothing of encoders but how they count.
 """
 
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -52,6 +55,8 @@ class _Piece:
     start: int
     end: int
     tokens: int
+    opens: bool  # whether it begins a paragraph
+    mark: int  # a hash of its text
 
 
 def split(document: Document, count_tokens: CountTokens, options: ChunkingOptions) -> list[Chunk]:
@@ -97,8 +102,13 @@ def _regions(document: Document) -> Iterator[tuple[Section, int]]:
 def _pieces(
     text: str, start: int, end: int, count_tokens: CountTokens, limit: int
 ) -> Iterator[_Piece]:
+    before = start
     for first, last in split_sentences(text[start:end]):
-        yield from _cut(text, start + first, start + last, count_tokens, limit)
+        opens = text.count("\n", before, start + first) > 1
+        for piece in _cut(text, start + first, start + last, count_tokens, limit):
+            yield replace(piece, opens=opens)
+            opens = False
+        before = start + last
 
 
 def _cut(
@@ -108,7 +118,7 @@ def _cut(
     sentence = text[start:end]
     tokens = count_tokens(sentence)
     if tokens <= limit or len(sentence) == 1:
-        yield _Piece(start, end, tokens)
+        yield _Piece(start, end, tokens, False, zlib.crc32(sentence.encode("utf-8", "replace")))
         return
     # Sizes are taken in characters, a tenth below the average, so that the encoder is asked once
     # per part and not once per separator.
@@ -136,19 +146,35 @@ def _separate(sentence: str, size: int) -> list[str]:
 
 
 def _pack(pieces: list[_Piece], options: ChunkingOptions) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) indices of the pieces of each chunk, filled greedily."""
+    """Yield (first, last) indices of the pieces of each chunk."""
     first = fresh = 0  # pieces before `fresh` have been yielded already
     while fresh < len(pieces):
-        size = sum(piece.tokens for piece in pieces[first : fresh + 1])
-        last = fresh
-        while last + 1 < len(pieces) and size + pieces[last + 1].tokens <= options.max_tokens:
-            last += 1
-            size += pieces[last].tokens
+        last = _last(pieces, first, fresh, options.max_tokens)
         yield first, last
         fresh = last + 1
         if fresh < len(pieces):
             room = min(options.overlap_tokens, options.max_tokens - pieces[fresh].tokens)
             first = _overlap(pieces, first + 1, fresh, room)
+
+
+def _last(pieces: list[_Piece], first: int, fresh: int, limit: int) -> int:
+    """Return the last piece of the chunk that begins with `first` and takes `fresh` in any case.
+
+    All that is left, if it fits. Else, of the places at which the chunk would be at least half
+    full, the one before a paragraph, and among equals the one before the piece with the least
+    hash: a choice that windows which overlap make alike.
+    """
+    size = sum(piece.tokens for piece in pieces[first : fresh + 1])
+    last = fresh
+    ends = [fresh] if size >= limit / 2 else []
+    while last + 1 < len(pieces) and size + pieces[last + 1].tokens <= limit:
+        last += 1
+        size += pieces[last].tokens
+        if size >= limit / 2:
+            ends.append(last)
+    if last + 1 == len(pieces):
+        return last
+    return min(ends or [last], key=lambda end: (not pieces[end + 1].opens, pieces[end + 1].mark))
 
 
 def _overlap(pieces: list[_Piece], earliest: int, fresh: int, room: int) -> int:

@@ -143,8 +143,11 @@ def suffix_of(name: str) -> str:
 
 
 def is_supported(name: str) -> bool:
-    """Return whether a file of this name can be ingested."""
-    return suffix_of(name) in SUPPORTED_SUFFIXES or name_is_text(name)
+    """Return whether a file of this name can be ingested here: pictures only with the extra."""
+    suffix = suffix_of(name)
+    if suffix in ocr.FORMATS and not ocr.is_installed():
+        return False
+    return suffix in SUPPORTED_SUFFIXES or name_is_text(name)
 
 
 def name_is_text(name: str) -> bool:

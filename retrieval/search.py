@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
 
 from ingest.documents import Chunk, chunk_id, content_id
-from ingest.languages import simplified
 from retrieval.encoders import Encoder, Vectors
 from retrieval.lexical import Hit, LexicalSearch
 from retrieval.passages import Passage
@@ -149,8 +148,7 @@ def given_passages(texts: Sequence[str], question: str, encoder: Encoder) -> lis
     """
     if not texts:
         return []
-    vectors = encoder.encode_passages([simplified(text) for text in texts])
-    cosines = vectors @ encoder.encode_queries([simplified(question)])[0]  # (texts,)
+    cosines = encoder.encode_passages(list(texts)) @ encoder.encode_queries([question])[0]
     return [
         Passage(number, _whole(text), "", "", float(cosine), ("given",), float(cosine))
         for number, (text, cosine) in enumerate(zip(texts, cosines, strict=True), start=1)
@@ -158,14 +156,11 @@ def given_passages(texts: Sequence[str], question: str, encoder: Encoder) -> lis
 
 
 def _cached_embedding(encoder: Encoder) -> Callable[[str], Vectors]:
-    """Return query -> vector, so that one search, or one asked again, embeds its query once.
-
-    Like the passages, a query is embedded in simplified characters: so the scripts meet.
-    """
+    """Return query -> vector, so that one search, or one asked again, embeds its query once."""
 
     @lru_cache(maxsize=32)
     def embed(query: str) -> Vectors:
-        vector: Vectors = encoder.encode_queries([simplified(query)])[0]  # (dimension,)
+        vector: Vectors = encoder.encode_queries([query])[0]  # (dimension,)
         return vector
 
     return embed

@@ -1,5 +1,6 @@
 """Chunks: exact spans, full cover, size limits, headings, pages and overlap."""
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -31,9 +32,9 @@ def test_whole_sentences_are_packed_up_to_the_limit() -> None:
 
 
 def test_overlap_repeats_last_sentences_within_its_budget() -> None:
-    document = document_of("One one one. Two two. Six six. Ten ten ten.")
-    chunks = split(document, count_tokens, ChunkingOptions(max_tokens=10, overlap_tokens=4))
-    assert texts(chunks) == ["One one one. Two two. Six six.", "Six six. Ten ten ten."]
+    document = document_of("Two two. Six six six six. Ten ten.")
+    chunks = split(document, count_tokens, ChunkingOptions(max_tokens=8, overlap_tokens=5))
+    assert texts(chunks) == ["Two two. Six six six six.", "Six six six six. Ten ten."]
 
 
 def test_headings_and_pages_part_chunks() -> None:
@@ -142,3 +143,24 @@ def test_chunk_invariants(document: Document, size: int, overlap: int) -> None:
     assert [c.start for c in chunks] == sorted({c.start for c in chunks})
     if options.overlap_tokens == 0:
         assert all(a.end <= b.start for a, b in pairwise(chunks))
+
+
+def test_a_chunk_ends_before_a_paragraph_rather_than_inside_one() -> None:
+    document = document_of("A b c d. E f g h.\n\nI j k l. M n o p. Q r s t.")
+    chunks = split(document, count_tokens, ChunkingOptions(max_tokens=17))
+    assert texts(chunks) == ["A b c d. E f g h.", "I j k l. M n o p. Q r s t."]
+
+
+@pytest.mark.parametrize("edit", ["", "An inserted sentence. ", "又加了一句话。"])
+def test_after_an_edit_the_old_boundaries_return(edit: str) -> None:
+    chooser = random.Random(7)
+    sentences = [
+        " ".join(f"W{chooser.randrange(5000)}" for _ in range(chooser.randrange(3, 20))) + "."
+        for _ in range(1000)
+    ]
+    before = document_of(" ".join(sentences))
+    sentences[300] = edit + "Other words stand here now."
+    after = document_of(" ".join(sentences))
+    known = set(texts(split(before, count_tokens, ChunkingOptions(max_tokens=60))))
+    chunks = texts(split(after, count_tokens, ChunkingOptions(max_tokens=60)))
+    assert 1 <= sum(text not in known for text in chunks) <= 8 < len(chunks) / 20
