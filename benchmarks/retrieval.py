@@ -335,7 +335,9 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         by_system.setdefault(row["system"], {})[row["query"]] = row
     ours = by_system.pop("hybrid", None)
-    for system, others in by_system.items() if ours else ():
+    if ours is None:
+        return
+    for system, others in by_system.items():
         gains = [ours[key]["ndcg@10"] - others[key]["ndcg@10"] for key in ours]
         clusters = [ours[key]["cluster"] for key in ours]
         yield f"\nhybrid - {system}, ndcg@10: {mean(gains, clusters)}"

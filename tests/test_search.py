@@ -8,12 +8,11 @@ import pytest
 
 from ingest.documents import Chunk, Document, chunk_id, content_id
 from retrieval.encoders import HashingEncoder, Vectors
+from retrieval.lexical import Hit, LexicalSearch
 from retrieval.passages import Passage
 from retrieval.search import (
     CollectionSearcher,
     DenseSearch,
-    Hit,
-    LexicalSearch,
     Mode,
     Searcher,
     SearchOptions,
