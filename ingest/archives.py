@@ -10,6 +10,7 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from ingest.encodings import decode_names
@@ -26,6 +27,7 @@ _MAX_RATIO = 200  # unpacked to packed; text seldom reaches 20
 _RATIO_COUNTS_FROM = 10 * 1024 * 1024  # bytes; small repetitive files are harmless
 _READ_SIZE = 1024 * 1024
 _CENTRAL_HEADER = b"PK\x01\x02"
+_LOCAL_HEADER_BYTES = 30  # at least, before the content of each member
 _MAX_HEADERS = 200_000  # with those of archives stored inside; bounds what zipfile keeps in memory
 _UTF8_NAME = 0x800  # bit of `flag_bits`
 _ENCRYPTED = 0x1
@@ -93,49 +95,64 @@ def zip_members(
 
 
 def open_zip(uri: str, data: bytes) -> zipfile.ZipFile:
-    """Open a zip archive in memory.
+    """Open a zip archive, or a document that is one, in memory.
 
     Raises:
         SourceError: It is damaged, no zip archive, or a bomb of members.
     """
-    if data.count(_CENTRAL_HEADER) > _MAX_HEADERS:
-        raise SourceError(f"{uri}: holds too many files; unpack it and ingest the folder")
+    if data.count(_CENTRAL_HEADER) > _MAX_HEADERS:  # before the directory itself fills the memory
+        raise SourceError(f"{uri}: holds too many files; split it into smaller ones")
     try:
-        return zipfile.ZipFile(BytesIO(data))
+        archive = zipfile.ZipFile(BytesIO(data))
     except Exception as error:  # zipfile lets more than BadZipFile out on hostile files
+        what = f"{PurePosixPath(uri).suffix or 'zip archive'} ({type(error).__name__})"
+        raise SourceError(f"{uri}: not a readable {what}; save it again") from None
+    if _overlap(archive.infolist()):
+        raise SourceError(f"{uri}: its members share bytes, likely a zip bomb; save it again")
+    return archive
+
+
+def pieces(
+    uri: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int
+) -> Iterator[bytes]:
+    """Yield a member's content, counting while reading: what its header says may be a lie.
+
+    Raises:
+        SourceError: The member is encrypted, damaged, or larger than `limit` bytes.
+    """
+    if info.flag_bits & _ENCRYPTED:
+        raise SourceError(f"{uri}: protected by a password; save it without one")
+    size = 0
+    try:
+        with archive.open(info) as stream:
+            while max(size, info.file_size) <= limit and (piece := stream.read(_READ_SIZE)):
+                size += len(piece)
+                yield piece
+    except Exception as error:  # each compression method has its own errors for damaged data
         reason = type(error).__name__
-        raise SourceError(f"{uri}: not a readable archive ({reason}); pack it again") from None
+        raise SourceError(f"{uri}: cannot be unpacked ({reason}); save it again") from None
+    if max(size, info.file_size) > limit:
+        raise SourceError(f"{uri}: unpacks to over {limit >> 20} MB; split it into smaller files")
 
 
 def read_member(uri: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> bytes:
-    """Return a member's content, counting while reading: what its header says may be a lie.
+    """Return a member's content.
 
     Raises:
         SourceError: The member is encrypted, damaged, too large or a bomb.
         BudgetSpent: The whole archive is too large.
     """
-    if info.flag_bits & _ENCRYPTED:
-        raise SourceError(f"{uri}: protected by a password; pack it without one")
+    suspect = max(_RATIO_COUNTS_FROM, _MAX_RATIO * info.compress_size)
     parts, size = [], 0
-    try:
-        with archive.open(info) as stream:
-            while part := stream.read(_READ_SIZE):
-                size += len(part)
-                budget.take_bytes(len(part))
-                if size > MAX_MEMBER_BYTES:
-                    limit = f"{MAX_MEMBER_BYTES >> 20} MB"
-                    raise SourceError(f"{uri}: larger than {limit}; split it into smaller files")
-                if size > max(_RATIO_COUNTS_FROM, _MAX_RATIO * info.compress_size):
-                    raise SourceError(
-                        f"{uri}: unpacks to over {_MAX_RATIO} times its size, likely a zip bomb; "
-                        "unpack it yourself if you trust it"
-                    )
-                parts.append(part)
-    except (SourceError, BudgetSpent):
-        raise
-    except Exception as error:  # each compression method has its own errors for damaged data
-        reason = type(error).__name__
-        raise SourceError(f"{uri}: cannot be unpacked ({reason}); pack it again") from None
+    for piece in pieces(uri, archive, info, MAX_MEMBER_BYTES):
+        budget.take_bytes(len(piece))
+        size += len(piece)
+        if size > suspect:
+            raise SourceError(
+                f"{uri}: unpacks to over {_MAX_RATIO} times its size, likely a zip bomb; "
+                "unpack it yourself if you trust it"
+            )
+        parts.append(piece)
     return b"".join(parts)
 
 
@@ -147,6 +164,15 @@ def unique(name: str, taken: set[str]) -> str:
         free = str(path.with_name(f"{path.stem} ({number}){path.suffix}"))
     taken.add(free)
     return free
+
+
+def _overlap(infos: list[zipfile.ZipInfo]) -> bool:
+    """Whether members share bytes, so that a small archive holds the same giant many times."""
+    spans = sorted(
+        (info.header_offset, info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size)
+        for info in infos
+    )
+    return any(end > start for (_, end), (start, _) in pairwise(spans))
 
 
 def _named(infos: list[zipfile.ZipInfo]) -> Iterator[tuple[zipfile.ZipInfo, str]]:
@@ -163,7 +189,7 @@ def _named(infos: list[zipfile.ZipInfo]) -> Iterator[tuple[zipfile.ZipInfo, str]
 def _check(uri: str, name: str, info: zipfile.ZipInfo) -> None:
     shown = f"{uri}!/{name.encode('utf-8', 'backslashreplace').decode()}"
     if REMOVED.search(name):
-        raise SourceError(f"{shown!r}: the name is not valid Unicode; rename it and pack again")
+        raise SourceError(f"{shown!r}: the name is not valid Unicode; rename it and pack it again")
     if name.startswith("/") or _DRIVE.match(name) or ".." in PurePosixPath(name).parts:
         raise SourceError(f"{shown}: the name leads out of the archive; pack it with plain names")
     if stat.S_ISLNK(info.external_attr >> 16):

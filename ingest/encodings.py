@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from ingest.errors import SourceError
@@ -51,6 +52,7 @@ _LONE_WIDE = re.compile(  # one ideograph, kana or hangul in the middle of an En
 )
 _ODD_CYRILLIC = re.compile("(?<![Ѐ-ӿ])[Ѐ-ӿ](?![Ѐ-ӿ])|(?<=[а-я])[А-Я]|[бвгджзйклмнпрстфхцчшщъь]{4,}")
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
+_HOLE = bytes(4)  # no text holds many of them, in UTF-32 either
 # What UTF-8 makes of single ideographs in GB18030: letters that hardly any text holds.
 _STRANGE = re.compile("[\u0180-\u02c5\u0530-\u058f\u0700-\u07ff]")
 
@@ -74,7 +76,8 @@ def decode(uri: str, data: bytes, declared: str | None = None) -> tuple[str, str
     Raises:
         SourceError: No encoding gives a plausible text, or several give different ones.
     """
-    text, encoding = _decode(data, declared)
+    is_hollow = len(_HOLE) * data.count(_HOLE) > len(data) / 10
+    text, encoding = (None, "") if is_hollow else _decode(data, declared)
     if text is None or _is_binary(text) or (data and not text):
         raise SourceError(f"{uri}: the text encoding is unknown; save the file as UTF-8")
     return clean(text), encoding
@@ -170,7 +173,8 @@ def _read(data: bytes, encoding: str) -> tuple[str | None, bytes]:
 
 
 def _is_binary(text: str) -> bool:
-    return len(_CONTROL.findall(text)) > len(text) / 100
+    most = len(text) // 100
+    return next(islice(_CONTROL.finditer(text), most, None), None) is not None
 
 
 def _sample(data: bytes) -> bytes:

@@ -202,11 +202,12 @@ def read_bytes(path: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise SourceError(f"{uri}: not a regular file; give a file or a folder of files")
-        if status.st_size > MAX_BYTES:
-            raise SourceError(
-                f"{uri}: larger than {MAX_BYTES >> 20} MB; split it into smaller files"
-            )
-        return path.read_bytes()
+        if status.st_size <= MAX_BYTES:
+            with path.open("rb") as stream:
+                data = stream.read(MAX_BYTES + 1)  # it may grow, or hide its size as in /proc
+            if len(data) <= MAX_BYTES:
+                return data
+        raise SourceError(f"{uri}: larger than {MAX_BYTES >> 20} MB; split it into smaller files")
     except FileNotFoundError:
         raise SourceError(f"{uri}: does not exist; check the path") from None
     except PermissionError:

@@ -4,6 +4,7 @@ Of the alternatives of a mail its plain text is read, or its HTML where there is
 only decorate the HTML are no attachments. Knows nothing of mailboxes or servers.
 """
 
+import re
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -18,6 +19,7 @@ from ingest.parsed import Parsed, Parser, TextBuilder, one_line
 _SHOWN = ("From", "To", "Cc", "Date")
 _EXPECTED = ("from", "to", "subject", "date", "received", "message-id")
 _MAX_DEPTH = 50  # multiparts in multiparts
+_MULTIPART = re.compile(rb"(?i)multipart/")
 _MAX_MULTIPARTS = 1_000  # each level makes Python's parser look at every line once more
 
 
@@ -61,7 +63,7 @@ def mail_members(
 
 
 def _message(uri: str, data: bytes) -> EmailMessage:
-    if data.count(b"multipart/") > _MAX_MULTIPARTS:
+    if sum(1 for _ in _MULTIPART.finditer(data)) > _MAX_MULTIPARTS:
         raise SourceError(f"{uri}: its parts are nested too deeply; save it as text")
     try:
         message = message_from_bytes(data.lstrip(), _class=EmailMessage, policy=policy.default)

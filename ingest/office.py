@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
+from ingest.archives import MAX_UNPACKED_BYTES, open_zip, pieces
 from ingest.errors import SourceError
 from ingest.parsed import Parsed, Parser, TextBuilder, one_line
 from ingest.rtf import parse_rtf
 from ingest.tables import Row, add_rows, cell_text, row_line, table_lines
 
-MAX_UNPACKED_BYTES = 1024 * 1024 * 1024  # in all, inside one zip container
-MAX_ENTRIES = 100_000  # files inside one zip container
 _MAX_TREE_BYTES = 100 * 1024 * 1024  # of one XML part that becomes a tree in memory
 _MAX_SHEET_BYTES = 512 * 1024 * 1024  # of one XML part that is read row by row
 
@@ -40,38 +39,12 @@ def require_bounded_zip(
     Raises:
         SourceError: It is no zip archive, damaged, protected by a password, or a bomb.
     """
-    try:
-        _require_bounds(uri, data, limit, part_limit)
-    except SourceError:
-        raise
-    except Exception as error:  # zipfile has many ways to say that an archive is damaged
-        reason = f"damaged or no zip container ({type(error).__name__})"
-        raise SourceError(f"{uri}: {reason}; save it again") from None
-
-
-def _require_bounds(uri: str, data: bytes, limit: int, part_limit: int) -> None:
-    if data.count(b"PK\x01\x02") > MAX_ENTRIES:  # before the directory itself fills the memory
-        raise SourceError(f"{uri}: holds over {MAX_ENTRIES} files; split it into smaller files")
-    with zipfile.ZipFile(BytesIO(data)) as archive:
-        entries = archive.infolist()
-        if any(entry.flag_bits & 1 for entry in entries):
-            raise SourceError(f"{uri}: protected by a password; save it without one")
-        left = limit
-        for entry in entries:
-            is_xml = entry.filename.lower().endswith((".xml", ".rels"))
-            left -= _count(uri, archive, entry, min(left, part_limit) if is_xml else left)
-
-
-def _count(uri: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> int:
-    """Return how many bytes an entry unpacks to, without trusting the directory."""
-    size = entry.file_size if entry.file_size > limit else 0
-    if not size:
-        with archive.open(entry) as file:
-            while size <= limit and (block := file.read(1 << 20)):
-                size += len(block)
-    if size > limit:
-        raise SourceError(f"{uri}: unpacks to over {limit >> 20} MB; split it into smaller files")
-    return size
+    left = limit
+    with open_zip(uri, data) as archive:
+        for info in archive.infolist():
+            is_xml = info.filename.lower().endswith((".xml", ".rels"))
+            bound = min(left, part_limit) if is_xml else left
+            left -= sum(map(len, pieces(uri, archive, info, bound)))
 
 
 def _parser(suffix: str, read: Any, part_limit: int = _MAX_TREE_BYTES) -> Parser:  # noqa: ANN401
@@ -82,7 +55,7 @@ def _parser(suffix: str, read: Any, part_limit: int = _MAX_TREE_BYTES) -> Parser
             reason = f"protected by a password or in a format older than {suffix}"
             raise SourceError(f"{uri}: {reason}; save it as {suffix} without a password")
         try:
-            _require_bounds(uri, data, MAX_UNPACKED_BYTES, part_limit)
+            require_bounded_zip(uri, data, part_limit=part_limit)
             parsed: Parsed = read(uri, data)
         except SourceError:
             raise

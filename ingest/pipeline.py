@@ -95,6 +95,9 @@ class Sink(Protocol):
             says the same (then `similar_to` names it), and nothing was stored but the hash, so
             that the file counts as unchanged next time. "moved": the text stood under
             `moved_from`, which is forgotten.
+
+        Raises:
+            SourceError: One of them cannot be kept, and none was.
         """
         ...
 
@@ -326,6 +329,9 @@ class _Run:
             return Job(Path(uri), uri, self._recipe, size), "" if is_container(uri) else version
         if isinstance(source, Piped):
             entry = Entry(source.uri, source.name, source.data)
+            if len(entry.data) > MAX_BYTES:
+                limit = f"{MAX_BYTES >> 20} MB"
+                raise SourceError(f"{entry.uri}: larger than {limit}; split it into smaller files")
             job = Job(entry, entry.uri, self._recipe, len(entry.data))
             return job, "" if is_container(entry.uri) else hash_of(entry.data, self._recipe)
         page = fetch(source, self._web)
@@ -428,7 +434,20 @@ class _Run:
         if not self._batch:
             return
         batch, self._batch, self._batch_chunks = self._batch, [], 0
-        kept_all = self._sink.add_all([item for _, item in batch])
+        self._store(batch)
+
+    def _store(self, batch: Sequence[tuple[_Slot, Item]]) -> None:
+        """Store and settle a batch; where the sink refuses an item, the others one by one."""
+        try:
+            kept_all = self._sink.add_all([item for _, item in batch])
+        except SourceError as error:
+            if len(batch) == 1:
+                ((slot, item),) = batch
+                self.ledger.settle(slot, _failure(item.uri, str(error)))
+                return
+            for entry in batch:
+                self._store([entry])
+            return
         for (slot, item), kept in zip(batch, kept_all, strict=True):
             self.ledger.settle(slot, _outcome(item, kept))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ingest.errors import SourceError
 from ingest.loaders import CONTAINERS, SUPPORTED_SUFFIXES, is_supported, suffix_of
-from ingest.web import WebOptions, is_url, pages
+from ingest.sitemaps import pages
+from ingest.web import WebOptions, is_url
 
 MEMBER = "!/"  # stands in a uri between a container and what is inside it
 

@@ -1,13 +1,13 @@
-"""Web pages: from an address to a `Document`, without opening a door into the local network.
+"""The web: from an address to bytes, without opening a door into the local network.
 
-    for page in pages("https://example.com/sitemap.xml", WebOptions()):
-        document = load_page(fetch(page, WebOptions()))
+    fetched = fetch("https://example.com/guide", WebOptions())
 
 An address may come from a stranger (a sitemap, a redirect), so a connection goes only to an
 address that was checked just before: the name is resolved once, what it resolves to is checked,
 and the socket is opened to exactly that. Redirects take the same way. Proxies are not used, since
 a proxy would resolve the name anew; cookies are not kept. Sizes, times and counts are bounded.
-Knows nothing of the pipeline; formats other than HTML are the loaders' business.
+Knows nothing of what the bytes say: lists of pages are the business of `sitemaps`, pages that of
+`webpages`.
 """
 
 import gzip
@@ -16,32 +16,21 @@ import socket
 import ssl
 import time
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
-from urllib.parse import unquote, urlsplit
-from urllib.robotparser import RobotFileParser
 
-from ingest.documents import TITLE_FROM_NAME, Document, content_id
-from ingest.encodings import decode
 from ingest.errors import SourceError
-from ingest.languages import detect_language
-from ingest.markup import parse_html
-from ingest.parsed import Parsed, one_line
+from ingest.parsed import one_line
 
 if TYPE_CHECKING:
     import httpcore
     import httpx
 
-    from ingest.loaders import Entry
-
 MAX_REDIRECTS = 5
-MAX_SITEMAPS = 500  # files of one sitemap index that are read
 # A stranger's list must not make us talk to a public host's mail or database server.
 PORTS = (80, 443, 8080, 8443)
 Resolve = Callable[[str, int], Sequence[str]]  # host, port -> IP addresses
@@ -67,10 +56,11 @@ class Fetched:
     data: bytes  # unpacked
 
 
-class _BadStatus(SourceError):
+class BadStatus(SourceError):
     """The server answers, but not with a page."""
 
     def __init__(self, url: str, status: int) -> None:
+        """Keep the status, beside the line that tells it."""
         super().__init__(f"{url}: the server answers {status}; check the address")
         self.status = status
 
@@ -154,8 +144,12 @@ def _allowed_addresses(host: str, port: int, options: WebOptions, resolve: Resol
     )
 
 
-def _checked(url: str, options: WebOptions) -> "httpx.URL":
-    """Return an address that may be asked for, without its fragment."""
+def checked(url: str, options: WebOptions) -> "httpx.URL":
+    """Return an address that may be asked for, without its fragment.
+
+    Raises:
+        SourceError: It is no web address, holds a password, or names an unusual port.
+    """
     import httpx
 
     try:
@@ -293,7 +287,7 @@ def fetch(url: str, options: WebOptions, resolve: Resolve = resolve_host) -> Fet
     network = _Network(options, resolve, time.monotonic() + options.timeout_seconds)
     backend = cast("httpcore.NetworkBackend", network)
     try:
-        here = _checked(url, options)
+        here = checked(url, options)
         with httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool:
             for _ in range(MAX_REDIRECTS + 1):
                 answer = _get(pool, here, options)
@@ -322,18 +316,18 @@ def _get(
         if response.status in (301, 302, 303, 307, 308) and "location" in head:
             location = head["location"].decode("utf-8", "replace")
             try:
-                return _checked(str(url.join(location)), options)
+                return checked(str(url.join(location)), options)
             except InvalidURL:
                 raise SourceError(f"{url}: redirects to no address; check it") from None
         if response.status != 200:
-            raise _BadStatus(str(url), response.status)
+            raise BadStatus(str(url), response.status)
         media_type, charset = _content_type(head.get("content-type", b"").decode("latin-1"))
         if media_type.startswith(("audio/", "video/", "font/")):
             raise SourceError(f"{url}: is {media_type}; give the address of a page or a document")
         data = _read(str(url), response.iter_stream(), options.max_bytes)
         encoding = head.get("content-encoding", b"identity").strip().lower()
     if encoding == b"gzip":
-        data = _unpack(str(url), data, options.max_bytes)
+        data = ungzip(str(url), data, options.max_bytes)
     elif encoding not in (b"", b"identity"):
         raise SourceError(
             f"{url}: is compressed in a way nobody asked for; save the page as a file and give that"
@@ -360,7 +354,12 @@ def _read(url: str, pieces: Iterable[bytes], max_bytes: int) -> bytes:
     return bytes(data)
 
 
-def _unpack(url: str, data: bytes, max_bytes: int) -> bytes:
+def ungzip(url: str, data: bytes, max_bytes: int) -> bytes:
+    """Return what was compressed by gzip.
+
+    Raises:
+        SourceError: It is damaged or larger than `max_bytes`.
+    """
     try:
         unpacked = gzip.GzipFile(fileobj=BytesIO(data)).read(max_bytes + 1)
     except (OSError, EOFError, zlib.error):
@@ -374,227 +373,3 @@ def _too_large(url: str, max_bytes: int) -> SourceError:
     return SourceError(
         f"{url}: larger than {max_bytes / (1 << 20):g} MB; save it as a file and split it"
     )
-
-
-# --- Sitemaps ------------------------------------------------------------------------------------
-
-
-def pages(
-    url: str, options: WebOptions, resolve: Resolve = resolve_host
-) -> Iterator[str | SourceError]:
-    """Yield the addresses of the pages that an address stands for.
-
-    A sitemap or sitemap index (.xml, .xml.gz) stands for the pages of its own site that it lists
-    and that the site's robots.txt leaves to us; anything else stands for itself.
-
-    Yields:
-        Addresses, and a `SourceError` for each part that cannot be listed or is left out.
-    """
-    path = url.partition("#")[0].partition("?")[0]
-    if not path.lower().endswith((".xml", ".xml.gz")):
-        yield url
-        return
-    try:
-        yield from _Sitemaps(url, options, resolve).walk()
-    except SourceError as error:
-        yield error
-
-
-class _Sitemaps:
-    """One sitemap with all sitemaps it names."""
-
-    def __init__(self, url: str, options: WebOptions, resolve: Resolve) -> None:
-        self._options, self._resolve = options, resolve
-        self._url = url
-        self._site: tuple[str, int | None] | None = None
-        self._waiting = deque([url])
-        self._seen = {url}
-        self._robots: dict[str, RobotFileParser] = {}
-        self._foreign = self._forbidden = 0
-
-    def walk(self) -> Iterator[str | SourceError]:
-        """Yield what `pages` yields."""
-        count = opened = 0
-        while self._waiting:
-            opened += 1
-            if opened > MAX_SITEMAPS:
-                yield self._left_out(f"names more than {MAX_SITEMAPS} sitemaps")
-                break
-            try:
-                for page in self._pages_of(self._waiting.popleft()):
-                    if isinstance(page, str) and count == self._options.max_pages:
-                        yield self._left_out(f"lists more than {count} pages")
-                        return
-                    count += isinstance(page, str)
-                    yield page
-            except SourceError as error:
-                yield error
-        if self._foreign:
-            yield self._left_out(f"lists {self._foreign} addresses of other sites")
-        if self._forbidden:
-            yield self._left_out(f"lists {self._forbidden} pages that robots.txt keeps from robots")
-
-    def _left_out(self, what: str) -> SourceError:
-        return SourceError(f"{self._url}: {what}, left out; give those you need one by one")
-
-    def _pages_of(self, sitemap: str) -> Iterator[str | SourceError]:
-        """Yield the pages one sitemap lists; the sitemaps it names go to the waiting list."""
-        fetched = fetch(sitemap, self._options, self._resolve)
-        self._site = self._site or _site_of(_checked(fetched.url, self._options))
-        kind, addresses = _read_sitemap(fetched, self._options.max_bytes)
-        if not kind:
-            if sitemap != self._url:
-                raise SourceError(f"{sitemap}: is no sitemap; check the one that names it")
-            yield sitemap
-        for address in addresses:
-            if address not in self._seen:
-                self._seen.add(address)
-                try:
-                    if self._is_page(address, kind):
-                        yield address
-                except SourceError as error:
-                    yield error
-
-    def _is_page(self, address: str, kind: str) -> bool:
-        url = _checked(address, self._options)
-        if _site_of(url) != self._site:
-            self._foreign += 1
-        elif kind == "sitemapindex":
-            self._waiting.append(address)
-        elif self._may_fetch(url):
-            return True
-        else:
-            self._forbidden += 1
-        return False
-
-    def _may_fetch(self, url: "httpx.URL") -> bool:
-        home = str(url.copy_with(raw_path=b"/robots.txt"))
-        if home not in self._robots:
-            robots = RobotFileParser()
-            try:
-                rules = fetch(home, self._options, self._resolve).data.decode("utf-8", "replace")
-            except _BadStatus as error:
-                if error.status >= 500:  # RFC 9309: out of order means no
-                    raise
-                rules = ""
-            robots.parse(rules.splitlines())
-            self._robots[home] = robots
-        return self._robots[home].can_fetch("Tether", str(url))
-
-
-def _site_of(url: "httpx.URL") -> tuple[str, int | None]:
-    """Return what two addresses of one site share: the host, less "www.", and its unusual port."""
-    return url.host.removeprefix("www."), url.port
-
-
-def _read_sitemap(fetched: Fetched, max_bytes: int) -> tuple[str, list[str]]:
-    """Return ("urlset" or "sitemapindex", addresses); ("", []) for anything else."""
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml.common import DefusedXmlException
-    from defusedxml.ElementTree import iterparse
-
-    data = fetched.data
-    if data.startswith(b"\x1f\x8b"):
-        data = _unpack(fetched.url, data, max_bytes)
-    namespace = kind = ""
-    addresses = []
-    try:
-        for event, element in iterparse(BytesIO(data), events=("start", "end")):
-            if not kind:
-                namespace, _, kind = element.tag.rpartition("}")
-                if kind not in ("urlset", "sitemapindex"):
-                    return "", []
-                prefix = namespace + "}" if namespace else ""
-            if event == "end" and element.tag == f"{prefix}loc":  # not the image:loc of an image
-                addresses.append((element.text or "").strip())
-            if event == "end":
-                element.clear()
-    except (ParseError, DefusedXmlException, LookupError, ValueError):
-        if kind:
-            raise SourceError(f"{fetched.url}: a damaged sitemap; give its pages") from None
-        return "", []
-    return kind, list(filter(None, addresses))
-
-
-# --- From bytes to a document --------------------------------------------------------------------
-
-_HTML = ("text/html", "application/xhtml+xml")
-_VAGUE = ("", "text/plain", "application/octet-stream", "application/xml", "text/xml")
-
-
-def load_page(fetched: Fetched) -> Document:
-    """Return what was fetched as a document; its uri is the address after redirects.
-
-    Of a page of HTML only the main content is kept, with its headings, lists and tables.
-
-    Raises:
-        SourceError: It is of no supported format, cannot be read, or holds no text.
-    """
-    from ingest.loaders import load_entry
-
-    if not _is_html(fetched):
-        return load_entry(entry_of(fetched))
-    source, encoding = decode(fetched.url, fetched.data, fetched.charset or _declared(fetched.data))
-    parsed = _main_content(fetched.url, source)
-    if not parsed.text.strip():
-        raise SourceError(
-            f"{fetched.url}: holds no text, maybe it is drawn by scripts; save the page from a "
-            "browser and give that file"
-        )
-    title = one_line(parsed.title)
-    return Document(
-        id=content_id(parsed.text),
-        uri=fetched.url,
-        title=title or entry_of(fetched).name,
-        text=parsed.text,
-        language=detect_language(parsed.text),
-        media_type="text/html",
-        metadata={"encoding": encoding} | ({} if title else TITLE_FROM_NAME),
-        sections=parsed.sections,
-    )
-
-
-def _main_content(url: str, source: str) -> Parsed:
-    """Return the page less what surrounds its content; all of it where little would be left."""
-    import trafilatura
-
-    whole = parse_html(url, source.encode())
-    found = trafilatura.extract(
-        source, output_format="html", include_formatting=True, include_comments=False,
-        favor_recall=True,
-    )  # fmt: skip
-    main = parse_html(url, (found or "").encode())
-    # Noise costs less than a lost paragraph: a third of the page may be around it, not more.
-    if len(main.text) < len(whole.text) / 3:
-        return whole
-    return Parsed(main.text, whole.title or main.title, main.sections)
-
-
-def _is_html(fetched: Fetched) -> bool:
-    if fetched.media_type in _HTML:
-        return not fetched.data.startswith(b"%PDF-")
-    start = fetched.data[:1024].lstrip().lower()
-    return fetched.media_type in _VAGUE and start.startswith((b"<!doctype html", b"<html"))
-
-
-def _declared(data: bytes) -> str | None:
-    from bs4.dammit import EncodingDetector
-
-    return EncodingDetector.find_declared_encoding(data, is_html=True)
-
-
-def entry_of(fetched: Fetched) -> "Entry":
-    """Return what was fetched as a file: named as in its address, with its format's suffix."""
-    from ingest.loaders import FORMATS, Entry, is_supported, suffix_of
-
-    parts = urlsplit(fetched.url)
-    name = PurePosixPath(unquote(parts.path)).name or parts.hostname or "page"
-    media_type = fetched.media_type
-    if fetched.data.startswith(b"%PDF-"):
-        media_type = "application/pdf"
-    suffixes = [suffix for suffix, (kind, _) in FORMATS.items() if kind == media_type]
-    named_well = media_type in _VAGUE and is_supported(name)
-    if suffixes and suffix_of(name) not in suffixes and not named_well:
-        name += suffixes[0]
-    return Entry(fetched.url, name, fetched.data)

@@ -29,7 +29,8 @@ from ingest.documents import Document
 from ingest.errors import SourceError
 from ingest.loaders import Entry, load_entry, read_entry, unpack
 from ingest.sources import is_container, printable
-from ingest.web import Fetched, load_page
+from ingest.web import Fetched
+from ingest.webpages import load_page
 
 if TYPE_CHECKING:
     from pebble import ProcessPool

@@ -98,8 +98,8 @@ def test_encrypted_and_damaged_members_leave_the_others() -> None:
     data[central + 8] |= 1  # the flag of encryption
     data[6] |= 1
     locked, damaged, good = unpacked(bytes(data))
-    assert "a.txt: protected by a password; pack it without one" in locked
-    assert "b.txt: cannot be unpacked (BadZipFile); pack it again" in damaged
+    assert "a.txt: protected by a password; save it without one" in locked
+    assert "b.txt: cannot be unpacked (BadZipFile); save it again" in damaged
     assert good == ("/home/a.zip!/c.txt", b"cccc")
 
 
@@ -109,6 +109,24 @@ def test_a_bomb_is_stopped_early() -> None:
     message, good = unpacked(bomb)
     assert "unpacks to over 200 times its size, likely a zip bomb" in message
     assert good == ("/home/a.zip!/a.txt", b"Text.")
+
+
+def test_members_that_share_bytes_are_refused() -> None:
+    """Two directory entries for the same bytes, and one whose content spans its neighbour."""
+    data = bytearray(zipped({"a.txt": b"a" * 500, "b.txt": b"b" * 500}, 0))
+    second = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
+    same, spanning = bytearray(data), bytearray(data)
+    same[second + 42 : second + 46] = bytes(4)  # where the second begins
+    first = data.index(b"PK\x01\x02")
+    spanning[first + 20 : first + 28] = (600).to_bytes(4, "little") * 2
+    for bad in (same, spanning):
+        assert unpacked(bytes(bad)) == [
+            "/home/a.zip: its members share bytes, likely a zip bomb; save it again"
+        ]
+    assert unpacked(bytes(data)) == [
+        ("/home/a.zip!/a.txt", b"a" * 500),
+        ("/home/a.zip!/b.txt", b"b" * 500),
+    ]
 
 
 def test_bounds_hold_over_all_levels() -> None:
@@ -151,9 +169,9 @@ def test_equal_names_stay_apart() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "not a readable archive"),
-        (b"PK\x03\x04 cut off", "not a readable archive"),
-        (zipped({"a.txt": b"Text." * 100})[:-30], "not a readable archive"),
+        (b"", "not a readable .zip"),
+        (b"PK\x03\x04 cut off", "not a readable .zip"),
+        (zipped({"a.txt": b"Text." * 100})[:-30], "not a readable .zip"),
         (zipped({"a.xyz": b"x"}), "holds no supported files"),
         (zipped({}), "holds no supported files"),
     ],

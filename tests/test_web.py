@@ -10,7 +10,9 @@ from threading import Thread
 import pytest
 
 from ingest.errors import SourceError
-from ingest.web import Fetched, WebOptions, entry_of, fetch, is_public, is_url, load_page, pages
+from ingest.sitemaps import pages
+from ingest.web import Fetched, WebOptions, fetch, is_public, is_url
+from ingest.webpages import entry_of, load_page
 
 LOCAL = WebOptions(allow_private=True, timeout_seconds=20)
 Answer = Callable[[BaseHTTPRequestHandler], object]
