@@ -40,6 +40,7 @@ LEAST_CANDIDATES = 100
 HASHED_BYTES = 100_000_000  # larger files are not hashed when opened, only by `verify`
 CHANGED_ROWS = 10_000  # a snapshot may be behind by this many rows
 CHANGED_SHARE = 0.05  # or by this share of its rows, if that is more
+FARTHEST = 4  # times that: then no delta is loaded, for it would fill the memory
 
 _BATCH = 10_000  # rows per read from SQLite
 _SAMPLE = 50  # rows per cluster to find the clusters by
@@ -78,14 +79,18 @@ class _View:
     gone: Numbers  # rows of the snapshot that left, ascending
     numbers: Numbers  # rows that came, ascending
     vectors: Vectors  # theirs, shape (len(numbers), dimension)
+    parameters: Any = None  # of FAISS: they leave out what is gone
 
     def __len__(self) -> int:
         return int(self.snapshot.ntotal) - len(self.gone) + len(self.numbers)
 
     def is_behind(self) -> bool:
         """Whether a new snapshot is worth its making."""
-        changed = len(self.gone) + len(self.numbers)
-        return changed > max(CHANGED_ROWS, CHANGED_SHARE * int(self.snapshot.ntotal))
+        return len(self.gone) + len(self.numbers) > self.slack()
+
+    def slack(self) -> float:
+        """Return by how many rows the snapshot may be behind."""
+        return max(CHANGED_ROWS, CHANGED_SHARE * int(self.snapshot.ntotal))
 
     def candidates(self, vector: Vectors, count: int) -> list[int]:
         """Return row numbers near the vector: at most `count` of the snapshot and of the others."""
@@ -94,19 +99,11 @@ class _View:
             query = np.ascontiguousarray(vector, dtype=np.float32)[np.newaxis]  # (1, dimension)
             count_here = min(count, self.snapshot.ntotal)
             with _one_thread():
-                _, rows = self.snapshot.search(query, count_here, params=self._parameters())
+                _, rows = self.snapshot.search(query, count_here, params=self.parameters)
             found = rows[0][rows[0] >= 0].tolist()  # -1: fewer were found
         cosines = self.vectors @ vector  # (len(numbers),)
         near = np.argpartition(-cosines, count)[:count] if len(cosines) > count else slice(None)
         return [*found, *self.numbers[near].tolist()]
-
-    def _parameters(self) -> object:
-        if not len(self.gone):
-            return None
-        selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(self.gone))
-        if isinstance(self.snapshot, faiss.IndexIVF):
-            return faiss.SearchParametersIVF(sel=selector, nprobe=self.snapshot.nprobe)
-        return faiss.SearchParameters(sel=selector)
 
 
 class DenseIndex:
@@ -263,9 +260,16 @@ def _view_of(snapshot: FaissIndex, collection: Collection, generation: str) -> _
 
 
 def _advanced(view: _View, collection: Collection) -> _View | None:
-    """Bring a view to the present truth; None if the log of changes does not reach back to it."""
+    """Bring a view to the present truth.
+
+    Returns:
+        None if the log of changes does not reach back to the view, or too much has changed.
+    """
     changes = collection.changes_since(view.generation)
     if changes is None:
+        return None
+    changed = len(view.gone) + len(view.numbers) + len(changes.added) + len(changes.removed)
+    if changed > FARTHEST * view.slack():
         return None
     kept = ~np.isin(view.numbers, changes.removed)
     went = np.setdiff1d(changes.removed, view.numbers, assume_unique=True)
@@ -273,13 +277,24 @@ def _advanced(view: _View, collection: Collection) -> _View | None:
         collection.vectors(changes.added[start : start + _BATCH].tolist())
         for start in range(0, len(changes.added), _BATCH)
     ]
+    gone = np.union1d(view.gone, went)
     return replace(
         view,
         generation=collection.generation,
-        gone=np.union1d(view.gone, went),
+        gone=gone,
+        parameters=_leaving_out(gone, view.snapshot),
         numbers=np.concatenate([view.numbers[kept], changes.added]),
         vectors=np.concatenate([view.vectors[kept], *new]),
     )
+
+
+def _leaving_out(gone: Numbers, snapshot: FaissIndex) -> object:
+    if not len(gone):
+        return None
+    selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(gone))
+    if isinstance(snapshot, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=snapshot.nprobe)
+    return faiss.SearchParameters(sel=selector)
 
 
 def _build(collection: Collection, exact_rows: int) -> FaissIndex:

@@ -155,8 +155,7 @@ class TetherVectorStore(VectorStore):
             chunks = self._collection.chunks_by_rowid(rowid for rowid, _ in hits)
             for rowid, cosine in hits:
                 stored = chunks[rowid]
-                document = self._collection.document(stored.chunk.document_id)
-                metadata = document.metadata if document else {}
+                metadata = self._collection.metadata_of(stored.chunk.document_id)
                 result = _as_langchain(stored.chunk, stored.title, stored.uri, metadata)
                 found.append((result, cosine))
         return found

@@ -8,6 +8,7 @@ rarer terms is found only if those are too few. Knows nothing of vectors or of S
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from retrieval.store import Collection
 from retrieval.terms import query_expression
@@ -33,7 +34,7 @@ class LexicalSearch:
         """
         self._collection = collection
         self._budget = budget
-        self._common: dict[str, int] = {}  # counts beyond the budget, which take long
+        self._common: dict[str, int] = {}  # counts beyond the budget: they take long and only order
 
     def __call__(self, query: str, *, top_k: int) -> list[Hit]:
         """Return at most `top_k` hits by BM25, best first, ties by row number."""
@@ -43,34 +44,38 @@ class LexicalSearch:
         terms = expression.split(" OR ")
         with self._collection.reading():
             rare, common = self._parted(terms) if len(terms) > 1 else (terms, [])
-            scores: dict[int, float] = {}
-            while rare and len(scores) < top_k:  # all chunks with the terms before are found
-                scores = self._scores(rare, common, top_k) | scores
-                rare, common = common[:1], common[1:]
+            scores = self._scores(rare, common, top_k)
+            while common and len(scores) < top_k:  # all chunks with the terms before are found
+                next_rarest, *common = self._rarest_first(common)
+                scores = self._scores([next_rarest], common, top_k) | scores
         ranked = sorted(scores.items(), key=lambda found: (-found[1], found[0]))
         return [Hit(*found) for found in ranked[:top_k]]
 
     def _parted(self, terms: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Part terms into those that fit the budget together and the others, rarest first."""
-        counts = {term: self._count(term) for term in terms}
-        rare: list[str] = []
-        left = self._budget
+        """Part terms into those that fit the budget together and the others."""
+        counts = {term: self._count_up_to_budget(term) for term in terms}
         by_count = sorted(terms, key=counts.__getitem__)
-        for term in by_count:
-            left -= counts[term]
-            if left >= 0 or not any(counts[chosen] for chosen in rare):
-                rare.append(term)
+        totals = accumulate(counts[term] for term in by_count)
+        fitting = sum(total <= self._budget for total in totals)
+        rare, common = by_count[:fitting], by_count[fitting:]
+        if common and not any(counts[term] for term in rare):
+            rarest, *common = self._rarest_first(common)
+            rare.append(rarest)
         # In the query's order, for sums of floats depend on it.
-        return [t for t in terms if t in rare], [t for t in by_count if t not in rare]
+        return [term for term in terms if term in rare], common
 
-    def _count(self, term: str) -> int:
-        """Return how many chunks hold the term; a common one stays common, so is counted once."""
-        if term in self._common:
-            return self._common[term]
-        count = self._collection.count_matches(term)
-        if count > self._budget:
-            self._common[term] = count
-        return count
+    def _count_up_to_budget(self, expression: str) -> int:
+        """Return how many chunks match, or one more than the budget if more than that do."""
+        return self._collection.count_matches(expression, limit=self._budget + 1)
+
+    def _rarest_first(self, terms: Sequence[str]) -> list[str]:
+        """Order terms by their full counts; those of common terms are taken once, and age well."""
+        if len(terms) < 2:
+            return list(terms)
+        for term in terms:
+            if term not in self._common:
+                self._common[term] = self._collection.count_matches(term)
+        return sorted(terms, key=self._common.__getitem__)
 
     def _scores(self, rare: Sequence[str], common: Sequence[str], top_k: int) -> dict[int, float]:
         """Return the BM25 scores, by all terms, of the best chunks that hold a rare term.
@@ -84,6 +89,6 @@ class LexicalSearch:
         if common:
             both = f"({' OR '.join(rare)}) AND ({' OR '.join(common)})"
             scores = dict(match(both, top_k=top_k))
-        if len(scores) == top_k and any(term in self._common for term in rare):
+        if len(scores) == top_k and self._count_up_to_budget(" OR ".join(rare)) > self._budget:
             return scores
         return dict(match(" OR ".join(rare), top_k=top_k)) | scores

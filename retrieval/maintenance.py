@@ -37,17 +37,21 @@ from ingest.errors import DamagedStore, StoreBusy, StoreError, UsageError
 from retrieval import duplicates, schema
 from retrieval.encoders import Encoder, EncoderIdentity, Vectors
 from retrieval.index import DenseIndex, verify
+from retrieval.schema import transaction
 from retrieval.store import (
     LOCK_SECONDS,
     TRUTH,
     CollectionInfo,
-    _check_identity,
-    _checked_name,
-    _connect,
-    _describe,
-    _sqlite_errors,
+    check_identity,
+    checked_name,
+    connect,
+    describe,
+    flush,
+    holding,
+    identity_rows,
     open_collection,
     require_collection,
+    sqlite_errors,
 )
 from retrieval.terms import index_terms
 from retrieval.writing import embedded_text, indexed_text, settle
@@ -123,12 +127,17 @@ def rebuild(home: Path, name: str, encoder: Encoder) -> Rebuilt:
     """
     require_collection(home, name)
     directory = _directory(home, name)
+    rebuilt = Rebuilt((), ())
     with _writing(directory):
         _migrate(directory / TRUTH)
         if any(found.severity == "error" for found in _examine_file(directory / TRUTH, "")):
-            rebuilt = _replace_by_what_is_left(directory, encoder)
-        else:
-            rebuilt = Rebuilt((), ())
+            try:
+                rebuilt = _replace_by_what_is_left(directory, encoder)
+            except OSError as error:
+                raise StoreError(
+                    f"collection {directory.name} cannot be rebuilt ({error}); "
+                    f"make {directory} writable with room on its disk"
+                ) from error
     with open_collection(home, name, encoder) as collection:
         DenseIndex(collection).rebuild()
     return Rebuilt(
@@ -170,7 +179,7 @@ class _Wrongs:
 def _examine_file(path: Path, remedy: str) -> list[Finding]:
     wrongs = _Wrongs(remedy)
     try:
-        with _sqlite_errors(path), closing(_connect(path)) as connection:
+        with sqlite_errors(path), closing(connect(path)) as connection:
             _examine(connection, wrongs)
     except DamagedStore as error:
         wrongs.add("SQLite cannot read the truth", error.__cause__)
@@ -335,9 +344,9 @@ def _readable_json(metadata: str, sections: str) -> bool:
 def _replace_by_what_is_left(directory: Path, encoder: Encoder) -> Rebuilt:
     path = directory / TRUTH
     mended: list[str] = []
-    with tempfile.TemporaryDirectory(prefix=".rebuild-", dir=directory) as folder:
-        fresh_path = Path(folder) / "fresh.sqlite3"
-        with _sqlite_errors(path), closing(_created(fresh_path, encoder.identity)) as fresh:
+    with _workshop(directory, ".rebuild-") as folder:
+        fresh_path = folder / "fresh.sqlite3"
+        with sqlite_errors(path), closing(_created(fresh_path, encoder.identity)) as fresh:
             fresh.execute("BEGIN")
             lost = _copy(path, fresh, encoder.identity, mended)
             _cut_again(fresh, encoder, mended)
@@ -355,7 +364,7 @@ def _copy(
 ) -> list[str]:
     """Copy what can be read and is right; return the uris whose documents are not among it."""
     try:
-        with _sqlite_errors(path), closing(_connect(path)) as damaged:
+        with sqlite_errors(path), closing(connect(path)) as damaged:
             same_encoder = _same_encoder(path.parent.name, damaged, identity)
             _copy_documents(damaged, fresh)
             lost = _copy_sources(damaged, fresh)
@@ -387,13 +396,13 @@ def _same_encoder(name: str, damaged: sqlite3.Connection, identity: EncoderIdent
     if not meta.get("encoder") or not meta.get("weights_hash"):
         return False
     stored = EncoderIdentity(meta["encoder"], meta["weights_hash"], identity.dimension)
-    _check_identity(name, stored, identity)
+    check_identity(name, stored, identity)
     return True
 
 
 def _copy_documents(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
     columns = "id, title, language, media_type, metadata, sections, text"
-    for row in _readable(damaged, "documents", columns):
+    for row in _readable(damaged, "documents", columns, step=20):  # texts may be long
         identity, *_, metadata, sections, text = row
         sound = all(isinstance(value, str) for value in row) and content_id(text) == identity
         if sound and _readable_json(metadata, sections):
@@ -445,9 +454,9 @@ def _copy_vectors(damaged: sqlite3.Connection, fresh: sqlite3.Connection, dimens
 def _cut_again(fresh: sqlite3.Connection, encoder: Encoder, mended: list[str]) -> None:
     """Cut the documents anew that have lost chunks; the sizes are the usual ones."""
     count = 0
-    for identity, language, media_type, sections, text in fresh.execute(
-        "SELECT id, language, media_type, sections, text FROM documents"
-    ).fetchall():
+    query = "SELECT language, media_type, sections, text FROM documents WHERE id = ?"
+    for (identity,) in fresh.execute("SELECT id FROM documents").fetchall():
+        language, media_type, sections, text = fresh.execute(query, (identity,)).fetchone()
         spans = fresh.execute('SELECT start, "end" FROM chunks WHERE document_id = ?', (identity,))
         if _covered(text, spans):
             continue
@@ -500,31 +509,37 @@ def _start_log_anew(connection: sqlite3.Connection) -> None:
     schema.commit(connection)
 
 
-def _readable(connection: sqlite3.Connection, table: str, columns: str) -> Iterator[_Row]:
+def _readable(
+    connection: sqlite3.Connection, table: str, columns: str, *, step: int = 1000
+) -> Iterator[_Row]:
     """Yield what SQLite can still read of a table, in the order of its row numbers.
 
-    A range of rows that cannot be read is halved until the bad rows stand alone.
+    `step` numbers are read at a time.
     """
     select = f"SELECT {columns} FROM {table}"
     try:
         connection.execute(f"{select} LIMIT 0")
     except sqlite3.DatabaseError:  # the table is not there
         return
-    last = _last_row(connection, table)
-    step = 1000
-    ranges = [(start, start + step - 1) for start in range(1, last + 1, step)][::-1]
-    while ranges:
-        first, last = ranges.pop()
-        try:
-            rows = connection.execute(
-                f"{select} WHERE rowid BETWEEN ? AND ? ORDER BY rowid", (first, last)
-            ).fetchall()
-        except sqlite3.DatabaseError:
-            if first < last:
-                middle = (first + last) // 2
-                ranges += [(middle + 1, last), (first, middle)]
-            continue
-        yield from rows
+    for first in range(1, _last_row(connection, table) + 1, step):
+        yield from _readable_between(connection, select, first, first + step - 1)
+
+
+def _readable_between(
+    connection: sqlite3.Connection, select: str, first: int, last: int
+) -> Iterator[_Row]:
+    """Halve a range of rows that cannot be read until the bad rows stand alone."""
+    try:
+        rows = connection.execute(
+            f"{select} WHERE rowid BETWEEN ? AND ? ORDER BY rowid", (first, last)
+        ).fetchall()
+    except sqlite3.DatabaseError:
+        if first < last:
+            middle = (first + last) // 2
+            yield from _readable_between(connection, select, first, middle)
+            yield from _readable_between(connection, select, middle + 1, last)
+        return
+    yield from rows
 
 
 def _last_row(connection: sqlite3.Connection, table: str) -> int:
@@ -536,7 +551,7 @@ def _last_row(connection: sqlite3.Connection, table: str) -> int:
 
 def _readable_whole(path: Path) -> bool:
     try:
-        with closing(_connect(path)) as connection:
+        with closing(connect(path)) as connection:
             return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
     except sqlite3.DatabaseError:
         return False
@@ -545,7 +560,10 @@ def _readable_whole(path: Path) -> bool:
 def _keep_damaged(path: Path) -> Path:
     """Copy a truth beside itself as it is, so that other tools may still find more in it."""
     kept = path.with_name(f"truth.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    shutil.copyfile(path, kept)
+    for suffix in ("", "-wal"):  # what was committed last may stand in the log alone
+        with suppress(FileNotFoundError):
+            shutil.copyfile(f"{path}{suffix}", f"{kept}{suffix}")
+            flush(Path(f"{kept}{suffix}"))
     return kept
 
 
@@ -569,14 +587,14 @@ def export_collection(home: Path, name: str, file: Path, *, replace: bool = Fals
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=file.parent) as folder:
             truth, packed = Path(folder) / TRUTH, Path(folder) / "packed"
-            with _sqlite_errors(path):
+            with sqlite_errors(path):
                 manifest = _snapshot(path, truth)
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
                 archive.writestr(MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2))
                 archive.write(truth, TRUTH)
-            _flush(packed)
+            flush(packed)
             os.replace(packed, file)
-            _flush(file.parent)
+            flush(file.parent)
     except OSError as error:
         raise StoreError(
             f"{file} cannot be written ({error}); choose a folder that is writable and has room"
@@ -595,13 +613,13 @@ def import_collection(
         UsageError: There is a collection of that name and `replace` is false; or no such name can
             be given.
         StoreError: The file is not a sound export, or there is no room for it.
-        StoreBusy: The collection to be replaced is being written.
+        StoreBusy: The collection to be replaced is being written, or another import is running.
     """
     collections = home / "collections"
     try:
         collections.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=collections) as folder:
-            truth = Path(folder) / "incoming.sqlite3"
+        with _importing(collections), _workshop(collections, ".import-") as folder:
+            truth = folder / "incoming.sqlite3"
             manifest = _unpack(file, truth)
             directory = _directory(home, name or str(manifest["name"]))
             if (directory / TRUTH).exists() and not replace:
@@ -611,19 +629,19 @@ def import_collection(
                 )
             _prove(file, truth, manifest)
             directory.mkdir(exist_ok=True)
-            with _writing(directory), _sqlite_errors(directory / TRUTH):
+            with _writing(directory), sqlite_errors(directory / TRUTH):
                 _put_in_place(truth, directory)
     except OSError as error:
         raise StoreError(
             f"{file} cannot be imported ({error}); check the file, and that {home} is writable "
             "and has room"
         ) from error
-    return _describe(directory)
+    return describe(directory)
 
 
 def _snapshot(path: Path, copy: Path) -> dict[str, Any]:
     """Copy one state of a truth and describe it."""
-    with closing(_connect(path)) as connection:
+    with closing(connect(path)) as connection:
         connection.execute("VACUUM INTO ?", (str(copy),))
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         connection.execute("DELETE FROM pending")
@@ -781,21 +799,21 @@ def reindex(
     directory = _directory(home, name)
     path = directory / TRUTH
     embedded = 0
-    with _writing(directory), _sqlite_errors(path):
+    with _writing(directory), sqlite_errors(path):
         _migrate(path)
-        with closing(_connect(path)) as connection:
-            wanted = _identity_rows(encoder.identity)
+        with closing(connect(path)) as connection:
+            wanted = identity_rows(encoder.identity)
             meta = dict(connection.execute("SELECT key, value FROM meta"))
             if any(meta.get(key) != value for key, value in wanted.items()):
-                with _committing(connection):
+                with transaction(connection):
                     _begin_next(connection, meta, wanted)
                 embedded = _fill_next(connection, encoder, on_progress)
                 # Old vectors tell no more than the texts: overwriting them would fill the log.
                 connection.execute("PRAGMA secure_delete = OFF")
-                with _committing(connection):
+                with transaction(connection):
                     _switch(connection, wanted)
             else:
-                with _committing(connection):
+                with transaction(connection):
                     _forget_next(connection)
             # The old vectors' pages go back to the disk, and the log of writes is emptied.
             connection.execute("PRAGMA incremental_vacuum").fetchall()
@@ -829,7 +847,7 @@ def _fill_next(
     embedded = 0
     for numbers, texts in _without_vectors(connection, "vectors_next"):
         vectors = encoder.encode_passages(texts)
-        with _committing(connection):
+        with transaction(connection):
             embedded += _put(connection, "vectors_next", numbers, vectors)
         if on_progress is not None:
             on_progress(done + embedded, total)
@@ -857,59 +875,45 @@ def _forget_next(connection: sqlite3.Connection) -> None:
 
 
 def _directory(home: Path, name: str) -> Path:
-    return home / "collections" / _checked_name(name)
+    return home / "collections" / checked_name(name)
 
 
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
     """Hold the write lock of a collection that is not open (its encoder may not be at hand)."""
-    lock = filelock.FileLock(directory / "write.lock")
-    try:
-        lock.acquire(timeout=LOCK_SECONDS)
-    except filelock.Timeout as error:
-        raise StoreBusy(
-            f"another program is writing collection {directory.name}; wait for it to finish"
-        ) from error
-    except OSError as error:
-        raise StoreError(
-            f"collection {directory.name} cannot be locked ({error}); make {directory} writable"
-        ) from error
-    try:
+    with holding(filelock.FileLock(directory / "write.lock"), directory.name):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
-def _committing(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
+def _workshop(folder: Path, prefix: str) -> Iterator[Path]:
+    """Lend an empty folder, and clear those that killed runs left; the caller holds a lock."""
+    for left in folder.glob(prefix + "*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as lent:
+        yield Path(lent)
+
+
+@contextmanager
+def _importing(collections: Path) -> Iterator[None]:
+    """Let one import at a time into a home: each needs room for two truths as it is."""
     try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # a full disk has rolled back already
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _identity_rows(identity: EncoderIdentity) -> dict[str, str]:
-    return {
-        "encoder": identity.name,
-        "weights_hash": identity.weights_hash,
-        "dimension": str(identity.dimension),
-    }
+        with filelock.FileLock(collections.with_name("import.lock"), timeout=LOCK_SECONDS):
+            yield
+    except filelock.Timeout as error:
+        raise StoreBusy("another import is running; wait for it to finish") from error
 
 
 def _created(path: Path, identity: EncoderIdentity) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
-    schema.create(connection, _identity_rows(identity))
+    schema.create(connection, identity_rows(identity))
     return connection
 
 
 def _migrate(path: Path) -> None:
     """Bring an older truth up to date; one that cannot be read is left to those who examine it."""
-    with suppress(sqlite3.DatabaseError, LookupError, TypeError), closing(_connect(path)) as old:
+    with suppress(sqlite3.DatabaseError, LookupError, TypeError), closing(connect(path)) as old:
         schema.migrate(old)
 
 
@@ -949,8 +953,8 @@ def _put_in_place(fresh: Path, directory: Path) -> None:
     target = directory / TRUTH
     if target.exists():
         try:
-            with closing(sqlite3.connect(fresh)) as source, closing(_connect(target)) as truth:
-                with _committing(truth):  # fails at once where another program holds it
+            with closing(sqlite3.connect(fresh)) as source, closing(connect(target)) as truth:
+                with transaction(truth):  # fails at once where another program holds it
                     pass
                 source.backup(truth)
             return
@@ -959,20 +963,9 @@ def _put_in_place(fresh: Path, directory: Path) -> None:
                 raise
     for suffix in ("-wal", "-shm"):  # of the damaged truth: they must not be read into this one
         target.with_name(TRUTH + suffix).unlink(missing_ok=True)
-    _flush(fresh)
+    flush(fresh)
     os.replace(fresh, target)
-    _flush(directory)
-
-
-def _flush(path: Path) -> None:
-    """Make a file, or the names in a directory, durable."""
-    if path.is_dir() and os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(directory)
 
 
 def _sha256(path: Path) -> str:

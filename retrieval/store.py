@@ -2,7 +2,7 @@
 
     home/collections/<name>/truth.sqlite3   the truth (WAL: readers never wait for the writer)
                             write.lock      held by the one process that may write
-                            index.faiss     a snapshot of the vectors, see retrieval/index.py
+                            manifest.json   names the snapshot of the vectors: retrieval/index.py
 
 A document goes in or out in one transaction, so a killed process loses nothing that was committed
 and leaves nothing half done. Equal texts are one document with several sources. Row numbers of
@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -106,7 +106,7 @@ def open_collection(
         DamagedStore: SQLite cannot read it.
         StoreError: It cannot be opened or created.
     """
-    directory = home / "collections" / _checked_name(name)
+    directory = home / "collections" / checked_name(name)
     if not create:
         require_collection(home, name)
     elif not (directory / TRUTH).exists():
@@ -121,14 +121,14 @@ def require_collection(home: Path, name: str) -> None:
         UsageError: The name cannot be the name of a collection.
         UnknownCollection: There is none of that name.
     """
-    name = _checked_name(name)
+    name = checked_name(name)
     if not (home / "collections" / name / TRUTH).exists():
         raise UnknownCollection(_unknown(home, name))
 
 
 def list_collections(home: Path) -> list[CollectionInfo]:
     """Return all collections sorted by name; needs no encoder."""
-    return [_describe(home / "collections" / name) for name in _names(home)]
+    return [describe(home / "collections" / name) for name in _names(home)]
 
 
 class Collection:
@@ -150,11 +150,11 @@ class Collection:
         self._file_lock = filelock.FileLock(directory / "write.lock")
         self._writer: sqlite3.Connection | None = None  # opened when first needed
         self._seen: int | None = None  # SQLite's data_version at the last check of the encoder
-        with _sqlite_errors(self._path):
-            self._reader = _connect(self._path)
+        with sqlite_errors(self._path):
+            self._reader = connect(self._path)
             try:
                 self._migrate()
-                _check_identity(self.name, _identity(self._reader, self._path), encoder.identity)
+                check_identity(self.name, _identity(self._reader, self._path), encoder.identity)
             except BaseException:
                 self.close()
                 raise
@@ -163,7 +163,7 @@ class Collection:
 
     def close(self) -> None:
         """Close the connections; closing twice is harmless."""
-        with self._lock, _sqlite_errors(self._path):
+        with self._lock, sqlite_errors(self._path):
             self._reader.close()
             if self._writer is not None:
                 self._writer.close()
@@ -194,25 +194,12 @@ class Collection:
         Raises:
             StoreBusy: Another writer did not finish in that time.
         """
-        try:
-            self._file_lock.acquire(timeout=patience)
-        except filelock.Timeout as error:
-            raise StoreBusy(
-                f"another ingest is writing collection {self.name}; wait for it to finish"
-            ) from error
-        except OSError as error:
-            raise StoreError(
-                f"collection {self.name} cannot be locked for writing ({error}); "
-                f"make {self.directory} writable"
-            ) from error
-        try:
+        with holding(self._file_lock, self.name, patience):
             if self._writer is None:
-                with _sqlite_errors(self._path):
-                    self._writer = _connect(self._path)
+                with sqlite_errors(self._path):
+                    self._writer = connect(self._path)
                     self._writer.execute("PRAGMA cache_size = -65536")  # KiB: commits stay even
             yield self._writer
-        finally:
-            self._file_lock.release()
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -230,7 +217,7 @@ class Collection:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with (
             self.writing() as connection,
-            _sqlite_errors(self._path),
+            sqlite_errors(self._path),
             schema.transaction(connection),
         ):
             yield connection
@@ -245,7 +232,7 @@ class Collection:
         Raises:
             EncoderMismatch: Another process has changed the collection's encoder.
         """
-        with self._lock, _sqlite_errors(self._path):
+        with self._lock, sqlite_errors(self._path):
             if self._reader.in_transaction:
                 yield self._reader
                 return
@@ -259,7 +246,8 @@ class Collection:
     def _check_encoder(self, connection: sqlite3.Connection) -> None:
         if _identity(connection, self._path) != self.encoder.identity:
             raise EncoderMismatch(
-                f"collection {self.name} has been given another encoder meanwhile; start again"
+                f"collection {self.name} has been given another encoder meanwhile; start again, "
+                f"or give it this one: {_reindex(self.name, self.encoder.identity.name)}"
             )
 
     # Writing (the `Sink` of an ingest)
@@ -291,9 +279,11 @@ class Collection:
 
         Raises:
             StoreBusy: Another process is writing the collection.
-            SourceError: A text is not valid Unicode; nothing of the call was stored.
+            SourceError: An item is not valid Unicode; nothing of the call was embedded or stored.
             StoreError: The disk is full or cannot be written; the former documents stay.
         """
+        for item in items:
+            writing.refuse_broken(item)
         kept: list[Kept] = []
         with self.writing() as connection:
             for group in writing.apart(items):
@@ -321,7 +311,7 @@ class Collection:
         gives the space back.
         """
         query = "DELETE FROM sources WHERE uri = ? RETURNING document_id"
-        with self.writing() as writer:
+        with self.writing() as writer, sqlite_errors(self._path):
             known = [uri for uri in dict.fromkeys(uris) if _knows(writer, uri)]
             if known:
                 with self.changing() as connection:
@@ -339,7 +329,7 @@ class Collection:
         Raises:
             StoreBusy: Another process is writing, or keeps an old state in view.
         """
-        with self.writing() as connection, _sqlite_errors(self._path):
+        with self.writing() as connection, sqlite_errors(self._path):
             connection.execute("DELETE FROM pending")
             connection.execute("INSERT INTO terms (terms) VALUES ('optimize')")
             if connection.execute("PRAGMA auto_vacuum").fetchone() == (0,):  # made by version 1
@@ -356,7 +346,7 @@ class Collection:
     def _add_group(
         self, connection: sqlite3.Connection, items: Sequence[Item], *, join_similar: bool
     ) -> list[Kept]:
-        with _sqlite_errors(self._path):
+        with sqlite_errors(self._path):
             plans = writing.plan(connection, items, join_similar=join_similar)
             supply = writing.embed(connection, self.encoder, plans)
         key = self.encoder.identity.weights_hash
@@ -457,6 +447,11 @@ class Collection:
         row = self._row("SELECT document_id FROM sources WHERE uri = ?", uri)
         return None if row is None else self.document(row[0])
 
+    def metadata_of(self, document_id: str) -> Mapping[str, str]:
+        """Return the metadata of a document without reading its text; {} if it is unknown."""
+        row = self._row("SELECT metadata FROM documents WHERE id = ?", document_id)
+        return {} if row is None else dict(json.loads(row[0]))
+
     def documents(self) -> list[DocumentInfo]:
         """Return all documents without their texts, in the order of their oldest sources."""
         with self.reading() as connection:
@@ -497,13 +492,20 @@ class Collection:
     def rowids(self) -> NDArray[np.int64]:
         """Return the row numbers of all chunks, ascending."""
         with self.reading() as connection:
-            rows = connection.execute("SELECT number FROM vectors ORDER BY number").fetchall()
-        return np.array(rows, dtype=np.int64).reshape(-1)
+            # Unordered, so that SQLite walks the smallest index and none of the vectors.
+            rows = connection.execute("SELECT number FROM chunks").fetchall()
+        return np.sort(np.array(rows, dtype=np.int64).reshape(-1))
 
     def vectors(self, rowids: Sequence[int]) -> Vectors:
-        """Return the vectors of existing chunks, shape (len(rowids), dimension)."""
+        """Return the vectors of existing chunks, shape (len(rowids), dimension).
+
+        Raises:
+            DamagedStore: One of the chunks has no sound vector.
+        """
         rows = self._select_by_number("SELECT number, vector FROM vectors WHERE number", rowids)
         blobs: dict[int, bytes] = dict(rows)
+        if not blobs.keys() >= set(rowids):
+            raise DamagedStore(_damaged(self._path, "a vector is missing"))
         return self._as_vectors([blobs[rowid] for rowid in rowids])
 
     def _as_vectors(self, blobs: Sequence[bytes]) -> Vectors:
@@ -529,10 +531,15 @@ class Collection:
                     self._as_vectors([blob for _, blob in rows]),
                 )
 
-    def count_matches(self, expression: str) -> int:
-        """Return the number of chunks that match an FTS5 expression."""
-        row = self._one("SELECT count(*) FROM terms WHERE terms MATCH ?", expression)
-        return int(row[0])
+    def count_matches(self, expression: str, *, limit: int | None = None) -> int:
+        """Return the number of chunks that match an FTS5 expression.
+
+        Args:
+            expression: What to match.
+            limit: Where to stop counting (None: nowhere); a million matches take 0.1 s.
+        """
+        query = "SELECT count(*) FROM (SELECT 1 FROM terms WHERE terms MATCH ? LIMIT ?)"
+        return int(self._one(query, expression, -1 if limit is None else limit)[0])
 
     def match_terms(self, expression: str, *, top_k: int) -> list[tuple[int, float]]:
         """Return (row number, BM25 score) of the chunks that match an FTS5 expression, best first.
@@ -591,12 +598,45 @@ def replace_file(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    if os.name == "posix":  # a rename is durable once its directory is
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    flush(path.parent)  # a rename is durable once its directory is
+
+
+def flush(path: Path) -> None:
+    """Make a file, or the names in a directory, durable."""
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def holding(
+    lock: filelock.BaseFileLock, name: str, patience: float = LOCK_SECONDS
+) -> Iterator[None]:
+    """Hold the write lock of a collection of that name.
+
+    Raises:
+        StoreBusy: Another writer did not finish within `patience` seconds.
+        StoreError: The lock file cannot be written.
+    """
+    try:
+        lock.acquire(timeout=patience)
+    except filelock.Timeout as error:
+        raise StoreBusy(
+            f"another program is writing collection {name}; wait for it to finish"
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"collection {name} cannot be locked for writing ({error}); "
+            f"make {Path(lock.lock_file).parent} writable"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _knows(connection: sqlite3.Connection, uri: str) -> bool:
@@ -619,20 +659,24 @@ def _identity(connection: sqlite3.Connection, path: Path) -> EncoderIdentity:
     )
 
 
-def _create(directory: Path, identity: EncoderIdentity) -> None:
-    """Put an empty truth in place in one step, so that a truth without tables is always damage."""
-    meta: Mapping[str, str] = {
+def identity_rows(identity: EncoderIdentity) -> dict[str, str]:
+    """Return the rows of `meta` that name an encoder."""
+    return {
         "encoder": identity.name,
         "weights_hash": identity.weights_hash,
         "dimension": str(identity.dimension),
     }
+
+
+def _create(directory: Path, identity: EncoderIdentity) -> None:
+    """Put an empty truth in place in one step, so that a truth without tables is always damage."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(directory / "write.lock", timeout=LOCK_SECONDS):
             if (directory / TRUTH).exists():
                 return
             with closing(sqlite3.connect(":memory:")) as connection:
-                schema.create(connection, meta)
+                schema.create(connection, identity_rows(identity))
                 connection.commit()
                 replace_file(directory / TRUTH, connection.serialize())
     except OSError as error:
@@ -642,7 +686,7 @@ def _create(directory: Path, identity: EncoderIdentity) -> None:
         ) from error
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Connect to an existing database, never creating one."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
@@ -664,7 +708,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
+def sqlite_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite raises into errors that name the remedy."""
     try:
         yield
@@ -688,7 +732,10 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
 
 
 def _damaged(path: Path, reason: object) -> str:
-    return f"{path} is damaged ({reason}); move it away and ingest the documents again"
+    return (
+        f"{path} is damaged ({reason}); run: tether rebuild --collection {path.parent.name}, "
+        "and ingest again what it names as lost"
+    )
 
 
 def _unknown(home: Path, name: str) -> str:
@@ -699,7 +746,7 @@ def _unknown(home: Path, name: str) -> str:
     )
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """Return the name in NFC, the form in which every file system finds it again."""
     name = unicodedata.normalize("NFC", name)
     allowed = all(unicodedata.category(c)[0] in "LNM" or c in "_-. " for c in name)
@@ -718,7 +765,8 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _check_identity(name: str, stored: EncoderIdentity, given: EncoderIdentity) -> None:
+def check_identity(name: str, stored: EncoderIdentity, given: EncoderIdentity) -> None:
+    """Raise EncoderMismatch unless the encoder given is the one that the collection has."""
     if stored == given:
         return
     what = f"encoder {stored.name}"
@@ -727,19 +775,27 @@ def _check_identity(name: str, stored: EncoderIdentity, given: EncoderIdentity) 
     raise EncoderMismatch(
         f"collection {name} was built with {what}, not with {given.name} "
         f"({given.weights_hash[:12]}); use {stored.name} again, "
-        "or ingest into a new collection: tether ingest PATH --collection NAME"
+        f"or give the collection the other one: {_reindex(name, given.name)}"
     )
+
+
+def _reindex(name: str, encoder: str) -> str:
+    return f"tether reindex --collection {name} --encoder {encoder}"
 
 
 def _names(home: Path) -> list[str]:
     return sorted(path.parent.name for path in (home / "collections").glob(f"*/{TRUTH}"))
 
 
-def _describe(directory: Path) -> CollectionInfo:
-    size = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
+def describe(directory: Path) -> CollectionInfo:
+    """Return a collection as a listing shows it; damage is told, not raised."""
     path = directory / TRUTH
+    size = 0
+    for file in directory.iterdir():
+        with suppress(FileNotFoundError):  # a snapshot or a log may go meanwhile
+            size += file.stat().st_size if file.is_file() else 0
     try:
-        with _sqlite_errors(path), closing(_connect(path)) as connection:
+        with sqlite_errors(path), closing(connect(path)) as connection:
             documents, chunks, encoder = connection.execute(
                 "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks), "
                 "(SELECT value FROM meta WHERE key = 'encoder')"

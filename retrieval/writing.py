@@ -91,6 +91,25 @@ class _Planned:
             self.holders.setdefault(band, []).append(document.id)
 
 
+def refuse_broken(item: Item) -> None:
+    """Raise for what SQLite could not store, before anything is spent on it.
+
+    Raises:
+        SourceError: A text of the item is not valid Unicode.
+    """
+    document = item.document
+    texts = [item.uri, item.moved_from, item.file_hash, document.text]
+    texts += [document.title, document.language, document.media_type, document.id]
+    texts += [text for pair in document.metadata.items() for text in pair]
+    texts += [text for one in document.sections for text in (one.heading, one.place)]
+    texts += [text for one in item.chunks for text in (one.heading, one.place, one.text)]
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{item.uri!r} is not valid Unicode; save it as UTF-8") from error
+
+
 def apart(items: Sequence[Item]) -> Iterator[list[Item]]:
     """Yield the items in groups in which no source occurs twice."""
     group: list[Item] = []
@@ -336,22 +355,17 @@ def write(connection: sqlite3.Connection, made: Plan, supply: Supply, key: str) 
     """Carry out a plan within the caller's transaction.
 
     Raises:
-        SourceError: The item is not valid Unicode.
         NotEmbedded: A vector is missing from the supply.
     """
-    item = made.item
-    try:
-        _write_source(connection, made)
-        orphans = {found for found in made.former if not _has_sources(connection, found)}
-        embedded = 0
-        if made.stores:
-            lent = set(made.former) - orphans - {made.kept_in}
-            pool = _Pool(connection, key, reused={made.kept_in, *orphans}, lent=lent)
-            embedded = _write_document(connection, made, pool, supply, key)
-        for document_id in made.former:
-            settle(connection, document_id)
-    except UnicodeEncodeError as error:
-        raise SourceError(f"{item.uri!r} is not valid Unicode; save it as UTF-8") from error
+    _write_source(connection, made)
+    orphans = {found for found in made.former if not _has_sources(connection, found)}
+    embedded = 0
+    if made.stores:
+        lent = set(made.former) - orphans - {made.kept_in}
+        pool = _Pool(connection, key, reused={made.kept_in, *orphans}, lent=lent)
+        embedded = _write_document(connection, made, pool, supply, key)
+    for document_id in made.former:
+        settle(connection, document_id)
     return Kept(made.status, embedded, made.similar_to, made.similarity)
 
 

@@ -216,6 +216,23 @@ def test_an_index_far_behind_is_saved_and_the_log_forgotten(
     assert nearest(DenseIndex(collection)) == nearest(index)
 
 
+def test_a_snapshot_too_far_behind_is_replaced_and_not_followed(
+    collection: Collection, follows_soon: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "retrieval.index")
+    reader = DenseIndex(collection)
+    caplog.clear()
+    for number in range(12):
+        put(collection, f"file:more {number}", f"more tea {number}")
+    assert nearest(reader) and "rebuilt" not in caplog.text  # they are still few enough
+    put(collection, "file:last", "green tea 绿茶")
+    assert nearest(reader)[0][1] == pytest.approx(1.0)
+    assert "rebuilt" in caplog.text
+    manifest = read_manifest(collection.directory)
+    assert manifest is not None and manifest.rows == len(TEXTS) + 13
+    assert nearest(DenseIndex(collection)) == nearest(reader)
+
+
 def test_a_search_takes_up_the_snapshot_of_another_process(
     home: Path, collection: Collection, follows_soon: None, caplog: pytest.LogCaptureFixture
 ) -> None:

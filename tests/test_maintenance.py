@@ -8,10 +8,12 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
@@ -286,6 +288,49 @@ def test_a_truth_that_is_no_database_becomes_an_empty_one(
     with open_collection(home, NAME, HashingEncoder()) as opened:
         assert opened.count_documents() == 0
         assert put(opened, "file:tea", TEXTS["file:tea"]) == "added"
+
+
+def test_what_is_kept_of_a_damaged_truth_holds_the_last_commits(
+    home: Path, directory: Path
+) -> None:
+    with open_collection(home, NAME, HashingEncoder()) as writer:
+        put(writer, "file:large", "It is on pages of its own. " * 400)
+    with open_collection(home, NAME, HashingEncoder()) as reader:  # so the log of writes stays
+        data = (directory / TRUTH).read_bytes()
+        put(reader, "file:new", "Came last.")
+        damaged = data.replace(b"pages of its own. It", b"pages of its own! It")
+        assert damaged != data
+        (directory / TRUTH).write_bytes(damaged)
+        rebuilt = rebuild(home, NAME, HashingEncoder())
+        assert rebuilt.lost == ("file:large",)
+    assert rebuilt.damaged_file is not None
+    with closing(sqlite3.connect(rebuilt.damaged_file)) as kept:
+        assert ("file:new",) in kept.execute("SELECT uri FROM sources").fetchall()
+
+
+def test_the_next_run_clears_what_killed_ones_left(
+    home: Path, directory: Path, tmp_path: Path
+) -> None:
+    for folder in (directory / ".rebuild-killed", directory.parent / ".import-killed"):
+        folder.mkdir()
+        (folder / "fresh.sqlite3").write_bytes(b"half")
+    change(directory, "DELETE FROM vectors WHERE number = 3")
+    rebuild(home, NAME, HashingEncoder())
+    assert [one.name for one in directory.iterdir() if one.is_dir()] == []
+    export_collection(home, NAME, tmp_path / "export")
+    import_collection(home, tmp_path / "export", "copy")
+    assert {one.name for one in directory.parent.iterdir()} == {NAME, "copy"}
+
+
+def test_a_second_import_waits_or_says_so(home: Path, directory: Path, tmp_path: Path) -> None:
+    export_collection(home, NAME, tmp_path / "export")
+    with (
+        filelock.FileLock(home / "import.lock"),
+        ThreadPoolExecutor(1) as other,
+        pytest.raises(StoreBusy, match="another import is running; wait"),
+    ):
+        other.submit(import_collection, home, tmp_path / "export", "copy").result()
+    assert not (directory.parent / "copy").exists()
 
 
 def test_only_what_is_wrong_is_embedded_again(home: Path, directory: Path) -> None:

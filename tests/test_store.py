@@ -201,7 +201,9 @@ def test_an_unknown_collection_names_the_known_ones(home: Path, collection: Coll
 
 
 def test_another_encoder_is_refused(home: Path, collection: Collection) -> None:
-    with pytest.raises(EncoderMismatch, match=r"hashing.*new collection"):
+    with pytest.raises(
+        EncoderMismatch, match=r"hashing.*tether reindex --collection 笔记 notes --encoder"
+    ):
         open_collection(home, "笔记 notes", HashingEncoder(dimension=32), create=True)
 
 
@@ -218,7 +220,9 @@ def test_a_damaged_truth_is_named_and_listed(home: Path, damage: str) -> None:
     else:
         kept = {"garbage": b"\xa5" * len(whole), "truncated": whole[:9000], "empty": b""}
         path.write_bytes(kept[damage])
-    with pytest.raises(DamagedStore, match=r"truth\.sqlite3 is damaged.*move it away"):
+    with pytest.raises(
+        DamagedStore, match=r"truth\.sqlite3 is damaged.*tether rebuild --collection c"
+    ):
         open_collection(home, "c", HashingEncoder(), create=True)
     (info,) = list_collections(home)
     assert "is damaged" in info.problem
@@ -259,6 +263,19 @@ def test_text_that_is_not_unicode_is_refused_whole(collection: Collection) -> No
     assert collection.document_of("file:a") == document(BRIDGE)[0]
 
 
+def test_a_bad_item_is_refused_before_anything_is_embedded(home: Path) -> None:
+    encoder = CountingEncoder()
+    with open_collection(home, "c", encoder, create=True) as opened:
+        generation = opened.generation
+        good, bad = (Item(uri, "hash", *document(TEA, uri)) for uri in ("file:a", "file:b"))
+        titled = replace(bad, document=replace(bad.document, title="half a pair: \ud800"))
+        with pytest.raises(SourceError, match="not valid Unicode"):
+            opened.add_all([good, replace(good), titled])  # one source twice: two transactions
+        assert opened.generation == generation
+        assert encoder.calls == []
+        assert [kept.status for kept in opened.add_all([good])] == ["added"]
+
+
 def _write_until_killed(home: Path, held: "multiprocessing.synchronize.Event") -> None:
     with open_collection(home, "c", HashingEncoder()) as opened, opened.writing():
         for number in itertools.count():
@@ -274,7 +291,7 @@ def test_a_second_writer_is_refused_until_the_first_is_killed(home: Path) -> Non
         other.start()
         try:
             assert held.wait(60)
-            busy = pytest.raises(StoreBusy, match="another ingest is writing collection c; wait")
+            busy = pytest.raises(StoreBusy, match="another program is writing collection c; wait")
             with busy, opened.writing(patience=0.1):
                 pass
             seen = opened.count_documents()  # reading is free
@@ -686,3 +703,12 @@ def test_matches_are_counted(collection: Collection) -> None:
     assert collection.count_matches(query_expression("line")) == 30
     assert collection.count_matches(query_expression("line 3")) == 30
     assert collection.count_matches(query_expression("841")) == 1
+    assert collection.count_matches(query_expression("line"), limit=7) == 7
+    assert collection.count_matches(query_expression("line"), limit=31) == 30
+
+
+def test_a_chunk_without_a_vector_is_damage(collection: Collection) -> None:
+    put(collection, "file:a", TEA)
+    rowids = collection.rowids().tolist()
+    with pytest.raises(DamagedStore, match=r"a vector is missing.*tether rebuild"):
+        collection.vectors([*rowids, rowids[-1] + 1])
