@@ -47,8 +47,11 @@ def samples() -> dict[str, bytes]:
          "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     ).encode()  # fmt: skip
     made[".docx"], made[".pdf"] = _docx(words), _pdf()
-    made[".pptx"], made[".xlsx"], made[".odt"] = _pptx(words), _xlsx(words), _odt(words)
-    made[".epub"] = made[".zip"] = pack({"a.txt": words.encode(), "b/c.html": made[".html"]})
+    made[".pptx"], made[".xlsx"] = _pptx(words), _xlsx(words)
+    made[".odt"], made[".ods"], made[".odp"] = _odt(words), _ods(words), _odp(words)
+    made[".xlsm"], made[".ndjson"], made[".tab"] = made[".xlsx"], made[".jsonl"], made[".tsv"]
+    made[".zip"] = pack({"a.txt": words.encode(), "b/c.html": made[".html"]})
+    made[".epub"] = _epub(made[".html"])
     return {suffix: data for suffix, data in made.items() if suffix in SUPPORTED_SUFFIXES}
 
 
@@ -98,6 +101,53 @@ def _odt(words: str) -> bytes:
     document.text.addElement(P(text=words))
     document.write(buffer)
     return buffer.getvalue()
+
+
+def _ods(words: str) -> bytes:
+    from odf.opendocument import OpenDocumentSpreadsheet
+    from odf.table import Table, TableCell, TableRow
+    from odf.text import P
+
+    document, buffer = OpenDocumentSpreadsheet(), io.BytesIO()
+    table = Table(name="Sample")
+    for _ in range(20):
+        row, cell = TableRow(), TableCell()
+        cell.addElement(P(text=words))
+        row.addElement(cell)
+        table.addElement(row)
+    document.spreadsheet.addElement(table)
+    document.write(buffer)
+    return buffer.getvalue()
+
+
+def _odp(words: str) -> bytes:
+    from odf.draw import Frame, Page, TextBox
+    from odf.opendocument import OpenDocumentPresentation
+    from odf.style import MasterPage, PageLayout
+    from odf.text import P
+
+    document, buffer = OpenDocumentPresentation(), io.BytesIO()
+    layout = PageLayout(name="layout")
+    document.automaticstyles.addElement(layout)
+    document.masterstyles.addElement(MasterPage(name="master", pagelayoutname=layout))
+    page, frame, box = Page(masterpagename="master"), Frame(width="9cm", height="9cm"), TextBox()
+    box.addElement(P(text=words))
+    frame.addElement(box)
+    page.addElement(frame)
+    document.presentation.addElement(page)
+    document.write(buffer)
+    return buffer.getvalue()
+
+
+def _epub(page: bytes) -> bytes:
+    package = (
+        "<package><manifest><item id='a' href='a.html' media-type='text/html'/></manifest>"
+        "<spine><itemref idref='a'/></spine></package>"
+    )
+    container = "<container><rootfile full-path='book.opf'/></container>"
+    return pack(
+        {"META-INF/container.xml": container.encode(), "book.opf": package.encode(), "a.html": page}
+    )
 
 
 def _pdf() -> bytes:
@@ -153,23 +203,9 @@ def _noise(chance: random.Random, data: bytes, other: bytes) -> bytes:
 
 def _nest(chance: random.Random, data: bytes, other: bytes) -> bytes:
     opening = chance.choice(
-        [
-            "[",
-            '{"a":',
-            "<div>",
-            "<b><i>",
-            "> ",
-            "- ",
-            "  - ",
-            "*",
-            "![",
-            "{\\b",
-            "<a b='",
-            "`",
-            "&",
-            "|",
-        ]
-    )
+        ["[", '{"a":', "<div>", "<b><i>", "> ", "- ", "  - ", "*", "![", "{\\b", "<a b='", "`",
+         "&", "|"]
+    )  # fmt: skip
     return (opening * chance.choice([500, 5000, 20_000])).encode()
 
 
