@@ -174,8 +174,8 @@ def _print_answer(answer: "Answer") -> None:
 def _print_timings(answer: "Answer") -> None:
     """Print seconds by stage and token counts to stderr."""
     for name, value in answer.timings.items():
-        shown = f"{value:.0f}" if name.endswith("_tokens") else f"{value:.2f} s"
-        click.echo(f"{name:>18} {shown}", err=True)
+        measure = f"{value:.0f}" if name.endswith("_tokens") else f"{value:.2f} s"
+        click.echo(f"{name:>18} {measure}", err=True)
 
 
 @cli.command()
@@ -346,11 +346,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(0)
     except TetherError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(shown(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a missing permission: ours to name, not to mend
         place = f" ({error.filename})" if error.filename else ""
-        click.echo(f"error: {error.strerror or error}{place}; mend that and try again", err=True)
+        reason = f"{error.strerror or error}{place}"
+        click.echo(shown(f"error: {reason}; mend that and try again"), err=True)
         sys.exit(1)
 
 

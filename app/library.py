@@ -6,6 +6,7 @@ Each reads the settings, calls one function of `ingest` or `retrieval`, and prin
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ingest.web import WebOptions
     from retrieval.store import Collection
 
+
+WITHOUT_END = -1.0  # patience with another writer
 
 # --- Filling -------------------------------------------------------------------------------------
 
@@ -64,7 +67,7 @@ def ingest(
         Piped(name, sys.stdin.buffer.read()) if source == "-" else source for source in sources
     ]
     web = WebOptions(allow_private=allow_private)
-    with _writing(settings) as store:
+    with _heeding_termination(), _writing(settings) as store:
         report = _ingest(settings, store, given, web, prune=prune)
     if report.failed:
         sys.exit(1)
@@ -92,13 +95,34 @@ def watch(flags: Flags, folders: tuple[Path, ...], collection: str | None) -> No
     for folder in folders:
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such folder; make it first, or check the name")
-    with _writing(settings, hold=False) as store:
+
+    def catch_up() -> None:
+        with store.writing(patience=WITHOUT_END):  # another ingest is no reason to stop watching
+            _ingest(settings, store, list(folders), WebOptions(), prune=True)
+
+    with _heeding_termination(), _writing(settings, hold=False) as store:
         click.echo(f"watching for collection {settings.collection}; stop with Ctrl-C")
-        follow(
-            folders,
-            lambda: _ingest(settings, store, list(folders), WebOptions(), prune=True),
-            Event(),
-        )
+        follow(folders, catch_up, Event())
+
+
+@contextmanager
+def _heeding_termination() -> "Iterator[None]":
+    """Let SIGTERM end the block as Ctrl-C does: parsers are ended and the store is closed."""
+    terminations: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        terminations.append(number)
+        raise KeyboardInterrupt  # the one exception that foreign loops let pass
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not terminations:
+            raise
+        sys.exit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -135,8 +159,9 @@ def _ingest(
         with _file_progress() as show:
             report = run(sources, store, settings.ingest, pipeline=pipeline, web=web, on_file=show)
         if report.counts["removed"]:
-            store.compact()
-        DenseIndex(store).save()  # so that the first question need not wait
+            _clear_traces(store)
+        else:
+            DenseIndex(store).save()  # so that the first question need not wait
         documents, chunks = store.count_documents(), store.count_chunks()
     summary = ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
     click.echo(
@@ -144,6 +169,18 @@ def _ingest(
         f" documents in {chunks} chunks"
     )
     return report
+
+
+def _clear_traces(store: "Collection") -> None:
+    """Clear what removed documents left in the collection's files, and give the space back."""
+    from ingest.errors import StoreBusy
+    from retrieval.index import DenseIndex
+
+    DenseIndex(store).rebuild()
+    try:
+        store.compact()
+    except StoreBusy as busy:  # a reader is in the way; the documents are out all the same
+        click.echo(shown(f"note: {busy}"), err=True)
 
 
 @contextmanager
@@ -164,7 +201,9 @@ def _file_progress() -> "Iterator[Callable[[FileOutcome, int, int], None]]":
             message = outcome.message.removeprefix(f"{outcome.uri}: ")
             detail += f": {message}" if message else ""
             line = shown(f"{outcome.status:<9} {outcome.uri}{detail}")
-            bar.write(line, file=sys.stderr if outcome.status == "failed" else sys.stdout)
+            stream = sys.stderr if outcome.status == "failed" else sys.stdout
+            bar.write(line, file=stream)
+            stream.flush()  # a log that someone follows tells what is done
 
         yield show
 
@@ -181,7 +220,6 @@ def remove(flags: Flags, sources: tuple[str, ...], collection: str | None) -> No
     settings = flags.settings(collection=collection)
     from app.assembly import build_encoder
     from ingest.errors import UsageError
-    from retrieval.index import DenseIndex
     from retrieval.store import open_collection, require_collection
 
     require_collection(settings.home, settings.collection)
@@ -196,19 +234,20 @@ def remove(flags: Flags, sources: tuple[str, ...], collection: str | None) -> No
             under = _uris_under(source, known)
             if not under:
                 raise UsageError(
-                    f"{shown(source)} is not in collection {settings.collection}, so nothing was"
-                    " removed; tether documents lists what is"
+                    f"{shown(source) or 'nothing'} is not in collection {settings.collection}, so"
+                    " nothing was removed; tether documents lists what is"
                 )
             chosen.update(dict.fromkeys(under))
         store.remove_all(list(chosen))
-        store.compact()
-        DenseIndex(store).rebuild()
+        _clear_traces(store)
     for uri in chosen:
         click.echo(shown(f"removed   {uri}"))
 
 
 def _uris_under(source: str, known: "Sequence[str]") -> list[str]:
     """Return the known uris that a path or an address names, or that lie under it."""
+    if not source:  # an empty variable of a script must not stand for the current folder
+        return []
     path = Path(os.path.abspath(source)).as_posix()
     inside = (path.rstrip("/") + "/", path + "!/", source + "!/")
     return [uri for uri in known if uri in (source, path) or uri.startswith(inside)]
@@ -256,10 +295,8 @@ def collections(flags: Flags, as_json: bool) -> None:
             click.echo(shown(f"{info.name}: {info.problem}"))
             continue
         size = f"{info.bytes / 1e6:.1f} MB"
-        click.echo(
-            f"{info.name}: {info.documents} documents, {info.chunks} chunks, {size},"
-            f" encoder {info.encoder}"
-        )
+        holds = f"{info.documents} documents, {info.chunks} chunks, {size}"
+        click.echo(shown(f"{info.name}: {holds}, encoder {info.encoder}"))
     if not found:
         click.echo("no collections yet; make one with: tether ingest PATH --collection NAME")
 
@@ -304,8 +341,8 @@ def rebuild(flags: Flags, collection: str | None) -> None:
         click.echo(shown(f"mended    {line}"))
     for uri in done.lost:
         click.echo(shown(f"lost      {uri}: ingest it again"), err=True)
-    if not (done.mended or done.lost):
-        click.echo(f"collection {settings.collection} was sound; its index is new")
+    if done.damaged_file:
+        click.echo(shown(f"kept      {done.damaged_file}: the database as it was"))
     if done.lost:
         sys.exit(1)
 
@@ -336,10 +373,8 @@ def import_(flags: Flags, file: Path, collection: str | None, force: bool) -> No
     from retrieval.maintenance import import_collection
 
     info = import_collection(settings.home, file, collection, replace=force)
-    click.echo(
-        f"collection {info.name}: {info.documents} documents in {info.chunks} chunks,"
-        f" encoder {info.encoder}"
-    )
+    holds = f"{info.documents} documents in {info.chunks} chunks"
+    click.echo(shown(f"collection {info.name}: {holds}, encoder {info.encoder}"))
 
 
 @click.command()
@@ -371,9 +406,9 @@ def reindex(flags: Flags, model: str, collection: str | None) -> None:
             bar.refresh()
 
         count = embed_anew(settings.home, settings.collection, encoder, show)
+    done = f"{count} chunks embedded with {encoder.identity.name}"
     click.echo(
-        f"{count} chunks embedded with {encoder.identity.name}; ask with --set"
-        f" encoder.model={model}, or write it into the settings"
+        shown(f"{done}; ask with --set encoder.model={model}, or write it into the settings")
     )
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,18 +42,20 @@ class Result:
 Run = Callable[..., Result]
 
 
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
+    """Run a command in this process."""
+    code = 0
+    try:
+        main([*FAST, *map(str, arguments)])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return Result(code, captured.out, captured.err)
+
+
 @pytest.fixture
 def tether(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> Result:
-        code = 0
-        try:
-            main([*FAST, *map(str, arguments)])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
+    return partial(call, capsys)
 
 
 @pytest.fixture
