@@ -13,7 +13,8 @@ from threading import Thread
 import pytest
 
 from ingest.chunking import ChunkingOptions
-from ingest.errors import StoreError
+from ingest.errors import SourceError, StoreError
+from ingest.loaders import MAX_BYTES
 from ingest.pipeline import (
     FileOutcome,
     Item,
@@ -147,6 +148,23 @@ def test_store_errors_stop_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match="disk full"):
         run([write(tmp_path / "a.txt", "Text.")], Full(), OPTIONS)
+
+
+def test_an_item_that_the_sink_refuses_fails_alone(tmp_path: Path) -> None:
+    class Refuses(ListSink):
+        def add_all(self, items: Sequence[Item]) -> Sequence[Kept]:
+            for item in items:
+                if "bad" in item.document.text:
+                    raise SourceError(f"{item.uri}: not valid Unicode; save it as UTF-8")
+            return super().add_all(items)
+
+    for name, text in {"1": "First.", "2": "A bad one.", "3": "Last."}.items():
+        write(tmp_path / f"{name}.txt", text)
+    sink = Refuses()
+    report = run([tmp_path], sink, OPTIONS)
+    assert statuses(report) == [("1.txt", "added"), ("2.txt", "failed"), ("3.txt", "added")]
+    assert report.failed[0].message.endswith("2.txt: not valid Unicode; save it as UTF-8")
+    assert len(sink.uris()) == 2
 
 
 def test_progress_is_told_file_by_file(tmp_path: Path) -> None:
@@ -310,6 +328,8 @@ def test_piped_bytes_are_kept_under_their_name(tmp_path: Path) -> None:
     assert [(o.uri, o.status) for o in report.outcomes] == [("stdin:page.html", "added")]
     again = run([Piped("page.html", b"<p>Hello.</p>"), Piped("x.txt", b"")], sink, OPTIONS)
     assert [o.status for o in again.outcomes] == ["unchanged", "failed"]
+    large = run([Piped("large.txt", b"a" * (MAX_BYTES + 1))], sink, OPTIONS).failed[0]
+    assert large.message == "stdin:large.txt: larger than 200 MB; split it into smaller files"
 
 
 def test_web_pages_are_fetched_kept_and_known_again(tmp_path: Path) -> None:
