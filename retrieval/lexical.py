@@ -34,7 +34,7 @@ class LexicalSearch:
         """
         self._collection = collection
         self._budget = budget
-        self._common: dict[str, int] = {}  # counts beyond the budget: they take long and only order
+        self._common: dict[str, int] = {}  # full counts beyond the budget, which take long
 
     def __call__(self, query: str, *, top_k: int) -> list[Hit]:
         """Return at most `top_k` hits by BM25, best first, ties by row number."""
@@ -69,13 +69,17 @@ class LexicalSearch:
         return self._collection.count_matches(expression, limit=self._budget + 1)
 
     def _rarest_first(self, terms: Sequence[str]) -> list[str]:
-        """Order terms by their full counts; those of common terms are taken once, and age well."""
-        if len(terms) < 2:
-            return list(terms)
-        for term in terms:
-            if term not in self._common:
-                self._common[term] = self._collection.count_matches(term)
-        return sorted(terms, key=self._common.__getitem__)
+        """Order terms by their full counts."""
+        return sorted(terms, key=self._count) if len(terms) > 1 else list(terms)
+
+    def _count(self, term: str) -> int:
+        """Return how many chunks hold the term; a common one stays common, so is counted once."""
+        if term in self._common:
+            return self._common[term]
+        count = self._collection.count_matches(term)
+        if count > self._budget:
+            self._common[term] = count
+        return count
 
     def _scores(self, rare: Sequence[str], common: Sequence[str], top_k: int) -> dict[int, float]:
         """Return the BM25 scores, by all terms, of the best chunks that hold a rare term.

@@ -622,14 +622,11 @@ def import_collection(
             truth = folder / "incoming.sqlite3"
             manifest = _unpack(file, truth)
             directory = _directory(home, name or str(manifest["name"]))
-            if (directory / TRUTH).exists() and not replace:
-                raise UsageError(
-                    f"there is a collection {directory.name} already; "
-                    "give another name, or --force to replace it"
-                )
+            _refuse_existing(directory, replace=replace)
             _prove(file, truth, manifest)
             directory.mkdir(exist_ok=True)
             with _writing(directory), sqlite_errors(directory / TRUTH):
+                _refuse_existing(directory, replace=replace)  # one may have come meanwhile
                 _put_in_place(truth, directory)
     except OSError as error:
         raise StoreError(
@@ -637,6 +634,14 @@ def import_collection(
             "and has room"
         ) from error
     return describe(directory)
+
+
+def _refuse_existing(directory: Path, *, replace: bool) -> None:
+    if (directory / TRUTH).exists() and not replace:
+        raise UsageError(
+            f"there is a collection {directory.name} already; "
+            "give another name, or --force to replace it"
+        )
 
 
 def _snapshot(path: Path, copy: Path) -> dict[str, Any]:
