@@ -60,11 +60,13 @@ def ingest(
     embedded again. Exits with 1 if any file failed; the others are ingested all the same.
     """
     settings = flags.settings(collection=collection)
+    from ingest.loaders import MAX_BYTES
     from ingest.sources import Piped
     from ingest.web import WebOptions
 
     given: list[Source] = [
-        Piped(name, sys.stdin.buffer.read()) if source == "-" else source for source in sources
+        Piped(name, sys.stdin.buffer.read(MAX_BYTES + 1)) if source == "-" else source
+        for source in sources
     ]
     web = WebOptions(allow_private=allow_private)
     with _heeding_termination(), _writing(settings) as store:
