@@ -12,6 +12,7 @@ tokens that occur are ever read. Knows nothing of prompts, names or stores.
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
-BATCH_TOKENS = 2048  # padded tokens a batch: larger ones are no faster, and a question can slip in
+BATCH_TOKENS = 450  # padded tokens a batch, whose states still fit the caches of a core
 
 _CONTRIB = "com.microsoft"  # onnxruntime's own operators
 _WEIGHTS = "model.safetensors"
@@ -137,6 +138,7 @@ class OnnxBert:
             positions = tensors["embeddings.position_embeddings.weight"]
             kinds = tensors["embeddings.token_type_embeddings.weight"]
             self._places = positions[: shape.most_tokens] + kinds[0]  # (most_tokens, width)
+            self._pool = ThreadPoolExecutor(_cores(), thread_name_prefix="encode")
             with ThreadPoolExecutor(1) as pool:  # beside the tokenizer, which takes a second
                 session = pool.submit(_session, tensors, shape)
                 self._tokenizer = _load_tokenizer(folder / "tokenizer.json")
@@ -155,8 +157,15 @@ class OnnxBert:
         """Return the vectors of texts, shape (len(texts), width), each of length 1."""
         rows = [self._tokens(text) for text in texts]
         vectors = np.empty((len(texts), self.shape.width), np.float32)
-        for batch in batches([len(row) for row in rows], BATCH_TOKENS):
+
+        def fill(batch: list[int]) -> None:
             vectors[batch] = self._pooled([rows[number] for number in batch])
+
+        made = list(batches([len(row) for row in rows], BATCH_TOKENS))
+        if len(made) == 1:
+            fill(made[0])  # a question waits for nobody
+        else:
+            list(self._pool.map(fill, made))  # a batch a core; raises what a batch raised
         return vectors
 
     def _tokens(self, text: str) -> list[int]:
@@ -271,6 +280,11 @@ class _Graph:
         return output
 
 
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _session(tensors: Mapping[str, _Floats], shape: BertShape) -> "InferenceSession":
     """Return the session that turns embedded (B, T, width) into hidden states (B, T, width)."""
     import onnxruntime
@@ -279,8 +293,9 @@ def _session(tensors: Mapping[str, _Floats], shape: BertShape) -> "InferenceSess
     model = _model(graph, shape)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
-    # Parsers work in other processes: a waiting thread must not burn their core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Whole batches run side by side, one a core: cores that share one wait for each other
+    # (2,900 tokens a second against 2,300 on two cores).
+    options.intra_op_num_threads = 1
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(v) for v in graph.constants.values()]
     options.add_external_initializers(list(graph.constants), values)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
