@@ -34,9 +34,10 @@ from retrieval.store import Collection, replace_file
 MANIFEST = "manifest.json"
 METRIC = "inner product"
 EXACT_ROWS = 50_000  # up to here every row is compared: 5 ms at most
-PROBES = 128  # clusters that a query looks into; there are 2 * sqrt(rows) of them
+PROBES = 128  # clusters that a query looks into at least; there are 2 * sqrt(rows) of them
+PROBED_SHARE = 0.3  # of the clusters, if that is more: of a million rows, 128 gave recall@10 .86
 OVERFETCH = 4  # candidates per hit
-LEAST_CANDIDATES = 100
+LEAST_CANDIDATES = 400  # of codes of one bit a dimension: 100 gave up .04 of recall@10
 HASHED_BYTES = 100_000_000  # larger files are not hashed when opened, only by `verify`
 CHANGED_ROWS = 10_000  # a snapshot may be behind by this many rows
 CHANGED_SHARE = 0.05  # or by this share of its rows, if that is more
@@ -319,7 +320,7 @@ def _clustered(collection: Collection, rows: int) -> FaissIndex:
     index.cp.min_points_per_centroid = 1  # no warnings on standard error
     index.cp.max_points_per_centroid = _SAMPLE
     index.qb = 8  # bits per dimension of a query
-    index.nprobe = min(PROBES, clusters)
+    _set_probes(index)
     numbers = collection.rowids()
     chosen = np.random.default_rng(0).permutation(numbers)[: clusters * _SAMPLE]
     sample = np.empty((len(chosen), dimension), dtype=np.float32)
@@ -437,12 +438,19 @@ def _checked(path: Path, manifest: Manifest) -> FaissIndex | None:
     return index
 
 
+def _set_probes(index: FaissIndex) -> FaissIndex:
+    """Set how many clusters a query looks into, if the index has any."""
+    if isinstance(index, faiss.IndexIVF):
+        index.nprobe = min(max(PROBES, int(PROBED_SHARE * index.nlist)), index.nlist)
+    return index
+
+
 def _open(path: Path) -> FaissIndex | None:
     """Map an index file into memory, or read it where FAISS cannot open the path."""
     for flags in (faiss.IO_FLAG_MMAP_IFC, faiss.IO_FLAG_MMAP):  # codes kept flat, or in lists
         with suppress(RuntimeError):
-            return faiss.read_index(str(path), flags)
+            return _set_probes(faiss.read_index(str(path), flags))
     try:
-        return faiss.deserialize_index(np.fromfile(path, dtype=np.uint8))
+        return _set_probes(faiss.deserialize_index(np.fromfile(path, dtype=np.uint8)))
     except (OSError, RuntimeError):
         return None
