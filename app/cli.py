@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from app.flags import Flags, collection_option, json_option, pass_flags, shown
-from app.library import LIBRARY
+from app.keeping import LIBRARY
 
 if TYPE_CHECKING:
     from model.answers import Answer
