@@ -1,0 +1,1 @@
+"""Training: one loop, the tasks it learns, and the data they learn from."""
