@@ -11,7 +11,8 @@
     │   ├── EncoderMismatch         the collection was built with another encoder
     │   └── StoreBusy               another process is writing this collection
     ├── WeightsError                weights are missing, altered or cannot be written
-    └── GeneratorError              a generator failed or could not be reached
+    ├── GeneratorError              a generator failed or could not be reached
+    └── TrainingError               training cannot start, or had to stop
 
 The tree stands here, in the leftmost folder, because imports point left and all folders raise it.
 A message is one line: what is wrong, then what to do.
@@ -68,3 +69,7 @@ class WeightsError(TetherError):
 
 class GeneratorError(TetherError):
     """A generator backend failed or could not be reached."""
+
+
+class TrainingError(TetherError):
+    """Training cannot start or go on: its data, options, checkpoint, disk or loss forbid it."""
