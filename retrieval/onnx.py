@@ -3,18 +3,21 @@
     shape = read_shape(folder)           # None: not a model that is computed here, use torch
     model = OnnxBert(folder, shape)
     vectors = model.encode(["query: 谁造了这座桥？"])          # (1, width), unit length
+    states = model.compute(rows, finish, adapter)          # any head over any LoRA, same session
 
 Reads a sentence-transformers folder (`config.json`, `tokenizer.json`, `model.safetensors`) and
 writes the graph itself, so nothing is traced and no second copy of the weights lies on the disk.
 The word embeddings, 80% of a multilingual model, stay in the memory-mapped file: only the rows of
-tokens that occur are ever read. Knows nothing of prompts, names or stores.
+tokens that occur are ever read. Adapters (LoRA, https://arxiv.org/abs/2106.09685) are inputs of
+the graph, not part of it: any number of them share the weights, and without one (rank 0) the
+vectors are the model's own. Knows nothing of prompts, names, heads or stores.
 """
 
 import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,7 @@ BATCH_TOKENS = 450  # padded tokens a batch, whose states still fit the caches o
 _CONTRIB = "com.microsoft"  # onnxruntime's own operators
 _WEIGHTS = "model.safetensors"
 _Floats = NDArray[np.float32]
+LOW_RANK = (".lora_A", ".lora_B")  # after the name of a linear layer: (in, rank) and (rank, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,36 @@ def map_tensors(path: Path) -> dict[str, _Floats]:
         raise _damaged(path, str(error)) from error
 
 
+class BertTokenizer:
+    """A folder's own tokenizer, for one text at a time; may be used by several threads at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a `tokenizer.json`.
+
+        Raises:
+            WeightsError: The file is missing or damaged.
+        """
+        self._tokenizer = _load_tokenizer(path)
+        self.vocabulary: int = self._tokenizer.get_vocab_size()
+        self.before, self.after = self._frame()  # special tokens around a text: <s> and </s>
+
+    def tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of a text, special tokens excluded, and their (start, end) characters.
+
+        One by one: the tokenizer's own batches start threads, and a process with those cannot
+        be forked quietly. Tokenizing takes a hundredth of the time that encoding does.
+        """
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        return found.ids, found.offsets
+
+    def _frame(self) -> tuple[list[int], list[int]]:
+        found = self._tokenizer.encode("a")
+        ordinary = [i for i, special in enumerate(found.special_tokens_mask) if not special]
+        if not ordinary:  # "a" is no token of its own
+            ordinary = [1]
+        return found.ids[: ordinary[0]], found.ids[ordinary[-1] + 1 :]
+
+
 class OnnxBert:
     """Texts become unit vectors; may be used from any number of threads at once.
 
@@ -141,65 +175,74 @@ class OnnxBert:
             self._pool = ThreadPoolExecutor(_cores(), thread_name_prefix="encode")
             with ThreadPoolExecutor(1) as pool:  # beside the tokenizer, which takes a second
                 session = pool.submit(_session, tensors, shape)
-                self._tokenizer = _load_tokenizer(folder / "tokenizer.json")
+                self.tokenizer = BertTokenizer(folder / "tokenizer.json")
                 self._session = session.result()
+            self._no_adapter = _no_adapter(tensors, shape)
         except (KeyError, ValueError) as error:
             raise _damaged(folder / _WEIGHTS, str(error)) from error
-        if self._tokenizer.get_vocab_size() > len(self._words):
+        if self.tokenizer.vocabulary > len(self._words):
             raise _damaged(folder / "tokenizer.json", "it has more tokens than the model")
-        self._before, self._after = self._frame()
+
+    @property
+    def adaptable(self) -> dict[str, tuple[int, int]]:
+        """The matrices an adapter may have, with their shapes; the rank stands as 0."""
+        return {name: matrix.shape for name, matrix in self._no_adapter.items()}
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of a text, special tokens excluded, however long it is."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self.tokenizer.tokens(text)[0])
 
     def encode(self, texts: list[str]) -> _Floats:
         """Return the vectors of texts, shape (len(texts), width), each of length 1."""
-        rows = [self._tokens(text) for text in texts]
-        vectors = np.empty((len(texts), self.shape.width), np.float32)
+        vectors = self.compute([self._tokens(text) for text in texts], self._pooled)
+        return np.stack(vectors) if vectors else np.empty((0, self.shape.width), np.float32)
+
+    def compute(
+        self,
+        rows: Sequence[Sequence[int]],
+        finish: Callable[[_Floats], _Floats],
+        adapter: Mapping[str, _Floats] | None = None,
+    ) -> list[_Floats]:
+        """Return what `finish` makes of each row's last hidden states, (tokens, width).
+
+        Args:
+            rows: Token ids, special tokens included, at most `shape.most_tokens` each.
+            finish: Called once a row, in several threads; padding is never among the states.
+            adapter: Matrices by names of `adaptable`, of any one rank a layer; the layers it
+                leaves out stay as they are. The scale is already in them.
+        """
+        inputs = {**self._no_adapter, **(adapter or {})}
+        results: list[_Floats] = [np.empty(0, np.float32)] * len(rows)
 
         def fill(batch: list[int]) -> None:
-            vectors[batch] = self._pooled([rows[number] for number in batch])
+            states = self._states([rows[number] for number in batch], inputs)
+            for number, own in zip(batch, states, strict=True):
+                results[number] = finish(own[: len(rows[number])])
 
         made = list(batches([len(row) for row in rows], BATCH_TOKENS))
         if len(made) == 1:
             fill(made[0])  # a question waits for nobody
         else:
             list(self._pool.map(fill, made))  # a batch a core; raises what a batch raised
-        return vectors
+        return results
 
     def _tokens(self, text: str) -> list[int]:
-        # One by one: the tokenizer's own batches start threads, and a process with those cannot
-        # be forked quietly. Tokenizing takes a hundredth of the time that encoding does.
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        room = self.shape.most_tokens - len(self._before) - len(self._after)
-        return self._before + ids[:room] + self._after
+        before, after = self.tokenizer.before, self.tokenizer.after
+        room = self.shape.most_tokens - len(before) - len(after)
+        return before + self.tokenizer.tokens(text)[0][:room] + after
 
-    def _frame(self) -> tuple[list[int], list[int]]:
-        """Return the special tokens before and after every text."""
-        found = self._tokenizer.encode("a")
-        ordinary = [i for i, special in enumerate(found.special_tokens_mask) if not special]
-        if not ordinary:  # "a" is no token of its own
-            ordinary = [1]
-        return found.ids[: ordinary[0]], found.ids[ordinary[-1] + 1 :]
-
-    def _pooled(self, rows: list[list[int]]) -> _Floats:
+    def _states(self, rows: list[Sequence[int]], adapter: Mapping[str, _Floats]) -> _Floats:
+        """Return the last hidden states of one padded batch, (rows, longest, width)."""
         lengths = np.array([len(row) for row in rows], np.int32)
         embedded = np.zeros((len(rows), int(lengths.max()), self.shape.width), np.float32)
         for place, row in zip(embedded, rows, strict=True):
             np.add(self._words[row], self._places[: len(row)], out=place[: len(row)])
-        (hidden,) = self._session.run(None, {"embedded": embedded, "lengths": lengths})
-        if self.shape.pooling == "cls":
-            pooled = hidden[:, 0]
-        else:  # (rows, width); padding is never touched
-            pooled = np.stack(
-                [
-                    states[:length].mean(axis=0)
-                    for states, length in zip(hidden, lengths, strict=True)
-                ]
-            )
-        lengths_of_vectors = np.linalg.norm(pooled, axis=1, keepdims=True)
-        return np.asarray(pooled / np.maximum(lengths_of_vectors, 1e-12), np.float32)
+        (hidden,) = self._session.run(None, {"embedded": embedded, "lengths": lengths, **adapter})
+        return np.asarray(hidden, np.float32)
+
+    def _pooled(self, states: _Floats) -> _Floats:
+        vector = states[0] if self.shape.pooling == "cls" else states.mean(axis=0)
+        return np.asarray(vector / np.maximum(np.linalg.norm(vector), 1e-12), np.float32)
 
 
 def batches(sizes: list[int], budget: int) -> Iterator[list[int]]:
@@ -216,6 +259,13 @@ def batches(sizes: list[int], budget: int) -> Iterator[list[int]]:
         batch.append(row)
     if batch:
         yield batch
+
+
+def linear_layers(layers: int) -> list[str]:
+    """Return the names of the linear layers of a BERT of so many blocks, six in each."""
+    attention = [f"attention.{part}" for part in ("self.query", "self.key", "self.value")]
+    parts = [*attention, "attention.output.dense", "intermediate.dense", "output.dense"]
+    return [f"encoder.layer.{layer}.{part}" for layer in range(layers) for part in parts]
 
 
 class _Graph:
@@ -259,9 +309,15 @@ class _Graph:
         return self._node("SkipLayerNormalization", inputs, epsilon=self._shape.epsilon)
 
     def _linear(self, name: str, states: str) -> str:
-        """Multiply by a weight, (out, in) in the file; its bias is added by the node after it."""
+        """Multiply by a weight, (out, in) in the file; its bias is added by the node after it.
+
+        An adapter's product is added: x W + (x A) B.
+        """
         weight = self._constant(f"{name}.weight", self._tensors[f"{name}.weight"].T)
-        return self._node("MatMul", [states, weight], "")
+        product = self._node("MatMul", [states, weight], "")
+        first, second = (name + ending for ending in LOW_RANK)
+        low = self._node("MatMul", [states, first], "")
+        return self._node("Add", [product, self._node("MatMul", [low, second], "")], "")
 
     def _tensor(self, name: str) -> str:
         return self._constant(name, self._tensors[name])
@@ -316,6 +372,11 @@ def _model(graph: _Graph, shape: BertShape) -> bytes:
     inputs = [
         helper.make_tensor_value_info("embedded", TensorProto.FLOAT, states),
         helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]),
+        *(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None])
+            for layer in linear_layers(shape.layers)
+            for name in (layer + LOW_RANK[0], layer + LOW_RANK[1])
+        ),
     ]
     outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, states)]
     model = helper.make_model(
@@ -324,6 +385,16 @@ def _model(graph: _Graph, shape: BertShape) -> bytes:
         ir_version=8,
     )
     return bytes(model.SerializeToString())
+
+
+def _no_adapter(tensors: Mapping[str, _Floats], shape: BertShape) -> dict[str, _Floats]:
+    """Return matrices of rank 0 for every linear layer: onnxruntime makes nothing of them."""
+    empty = {}
+    for name in linear_layers(shape.layers):
+        out, width = tensors[f"{name}.weight"].shape
+        empty[name + LOW_RANK[0]] = np.empty((width, 0), np.float32)
+        empty[name + LOW_RANK[1]] = np.empty((0, out), np.float32)
+    return empty
 
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
