@@ -1,8 +1,9 @@
-"""Metrics of one answer: pure functions from strings to numbers, in Chinese and English.
+"""Metrics of one answer, and of many yes-or-no judgements: pure functions that give numbers.
 
 English follows SQuAD's official script (Rajpurkar et al. 2018, evaluate-v2.0.py), Chinese that of
 CMRC 2018 (Cui et al. 2019, cmrc2018_evaluate.py). Where a question has several gold answers the
-best one counts. Knows nothing of models, files or averages.
+best one counts. Judgements are arrays of labels (0 or 1) and of probabilities of label 1. Knows
+nothing of models, files or averages.
 
     f1("in the year 1973", ["1973"], "en")  # 0.5
 """
@@ -13,6 +14,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ingest.languages import split_sentences
 
@@ -136,3 +140,75 @@ def recall_at_k(retrieved: Sequence[str], gold: str, k: int) -> float:
 def reciprocal_rank(retrieved: Sequence[str], gold: str) -> float:
     """Return 1 / rank of the gold document among the retrieved, or 0.0 if it is not there."""
     return 1.0 / (retrieved.index(gold) + 1) if gold in retrieved else 0.0
+
+
+# --- Judgements -----------------------------------------------------------------------------------
+
+
+def _floats(values: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)
+
+
+def balanced_accuracy(labels: ArrayLike, judged: ArrayLike) -> float:
+    """Return the mean share of each label's rows that were judged right; NaN if one is absent.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        judged: 0 or 1, shape (n,).
+    """
+    truth, given = _floats(labels), _floats(judged)
+    if not 0 < truth.sum() < len(truth):
+        return float("nan")
+    return float((given[truth == 1].mean() + 1 - given[truth == 0].mean()) / 2)
+
+
+def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Return the chance that a row of label 1 scores above one of label 0; NaN if one is absent.
+
+    Equal scores count half: the Mann-Whitney statistic (Hanley and McNeil 1982).
+    """
+    truth, given = _floats(labels), _floats(scores)
+    ones = truth.sum()
+    zeros = len(truth) - ones
+    if not ones or not zeros:
+        return float("nan")
+    _, places, repeats = np.unique(given, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(repeats) - (repeats - 1) / 2)[places]  # (n,), the mean rank of ties
+    return float((ranks[truth == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+def expected_calibration_error(
+    labels: ArrayLike, probabilities: ArrayLike, bins: int = 10
+) -> float:
+    """Return the mean gap between probability and share of label 1, over bins of equal width.
+
+    Bins are weighted by their rows (Guo et al. 2017, for the probability of label 1). Small sets
+    overstate it: even a perfect judge has a gap in a bin of few rows.
+    """
+    truth, given = _floats(labels), _floats(probabilities)
+    if not len(truth):
+        return float("nan")
+    member = np.minimum((given * bins).astype(int), bins - 1)  # (n,)
+    gaps = np.bincount(member, weights=given - truth, minlength=bins)  # (bins,)
+    return float(np.abs(gaps).sum() / len(truth))
+
+
+def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Return the mean squared difference of probability and label (Brier 1950)."""
+    truth, given = _floats(labels), _floats(probabilities)
+    return float(np.mean((given - truth) ** 2)) if len(truth) else float("nan")
+
+
+def risk_coverage(confidences: ArrayLike, right: ArrayLike) -> list[tuple[float, float]]:
+    """Return (coverage, risk) for every threshold worth setting, the strictest first.
+
+    Coverage is the share answered at that threshold, risk the share of wrong among those
+    (El-Yaniv and Wiener 2010). Equally confident rows are answered together.
+    """
+    sure, good = _floats(confidences), _floats(right)
+    order = np.argsort(-sure, kind="stable")
+    wrong = np.cumsum(1 - good[order])  # (n,)
+    ends = [
+        i for i in range(len(order)) if i + 1 == len(order) or sure[order[i]] > sure[order[i + 1]]
+    ]
+    return [((i + 1) / len(order), float(wrong[i]) / (i + 1)) for i in ends]

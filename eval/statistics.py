@@ -6,10 +6,11 @@ Knows nothing of what the numbers mean.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 _Z95 = 1.959963984540054  # standard normal quantile at 0.975
 
@@ -84,6 +85,51 @@ def mean(
     )  # (resamples, clusters)
     low, high = np.quantile((draws @ sums) / (draws @ sizes), [0.025, 0.975])
     return Estimate(value, float(low), float(high), len(values), number)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.intp]], float],
+    clusters: Sequence[Hashable],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Estimate:
+    """Return any statistic of rows with a percentile bootstrap over whole clusters.
+
+    For what is no mean of rows (an area under a curve, a calibration error). Resamples for which
+    the statistic is NaN, such as those that lack a label, are left out.
+
+    Args:
+        statistic: Maps the places of rows, shape (m,), repeats included, to a number.
+        clusters: The cluster of each row, shape (n,).
+        seed: Of the resampling; equal seeds give equal bounds.
+        resamples: Number of bootstrap resamples.
+    """
+    count = len(clusters)
+    if not count:
+        return Estimate(math.nan, math.nan, math.nan, 0, 0)
+    members: dict[Hashable, list[int]] = {}
+    for place, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(place)
+    groups = [np.array(places, dtype=np.intp) for places in members.values()]
+    value = statistic(np.arange(count))
+    if len(groups) == 1:
+        return Estimate(value, math.nan, math.nan, count, 1)
+    generator = np.random.default_rng(seed)
+    drawn = np.array(
+        [
+            statistic(
+                np.concatenate(
+                    [groups[g] for g in generator.integers(len(groups), size=len(groups))]
+                )
+            )
+            for _ in range(resamples)
+        ]
+    )
+    low, high = (
+        np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (math.nan, math.nan)
+    )
+    return Estimate(value, float(low), float(high), count, len(groups))
 
 
 def wilson(successes: int, count: int) -> Estimate:

@@ -1,8 +1,10 @@
 """Metrics against worked examples and against independent implementations of the same rules."""
 
+import math
 import re
 import string
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,3 +165,50 @@ def test_ranks() -> None:
     assert metrics.recall_at_k(retrieved, "d2", 3) == 0.0
     assert metrics.reciprocal_rank(retrieved, "d1") == 0.5
     assert metrics.reciprocal_rank(retrieved, "d9") == 0.0
+
+
+def judgements(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities with many ties."""
+    generator = np.random.default_rng(4)
+    labels = generator.integers(0, 2, count)
+    scores = np.clip(
+        np.round(0.5 + 0.2 * (labels - 0.5) + generator.normal(0, 0.2, count), 2), 0, 1
+    )
+    return labels, scores
+
+
+def test_judgement_metrics_equal_those_of_scikit_learn() -> None:
+    from sklearn import metrics as reference
+
+    labels, scores = judgements()
+    judged = (scores > 0.6).astype(int)
+    assert metrics.auroc(labels, scores) == pytest.approx(reference.roc_auc_score(labels, scores))
+    assert metrics.balanced_accuracy(labels, judged) == pytest.approx(
+        reference.balanced_accuracy_score(labels, judged)
+    )
+    assert metrics.brier(labels, scores) == pytest.approx(
+        reference.brier_score_loss(labels, scores)
+    )
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bin .0-.1: says .05, is .5 (2 rows). Bin .9-1: says .95 and 1.0, is 1 (2 rows).
+    error = metrics.expected_calibration_error([0, 1, 1, 1], [0.05, 0.05, 0.95, 1.0])
+    assert error == pytest.approx((2 * 0.45 + 2 * 0.025) / 4)
+    honest = np.random.default_rng(1).random(50_000)
+    labels = np.random.default_rng(2).random(50_000) < honest
+    assert metrics.expected_calibration_error(labels, honest) < 0.01
+    assert metrics.expected_calibration_error(labels, honest**3) > 0.2
+
+
+def test_one_label_alone_says_nothing() -> None:
+    assert math.isnan(metrics.balanced_accuracy([1, 1], [1, 0]))
+    assert math.isnan(metrics.auroc([0, 0], [0.1, 0.9]))
+    assert math.isnan(metrics.expected_calibration_error([], []))
+    assert math.isnan(metrics.brier([], []))
+
+
+def test_risk_coverage_by_hand() -> None:
+    curve = metrics.risk_coverage([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0])
+    assert curve == [(0.25, 0.0), (0.75, pytest.approx(1 / 3)), (1.0, 0.5)]
+    assert metrics.risk_coverage([], []) == []

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eval.statistics import Estimate, mean, wilson
+from eval.statistics import Estimate, bootstrap, mean, wilson
 
 
 def test_wilson_known_cases() -> None:
@@ -78,6 +78,33 @@ def test_nothing_and_one_cluster_say_so() -> None:
     assert str(lonely) == "0.500 [?] n=2"
     with pytest.raises(ValueError, match="one cluster"):
         mean([1.0], [])
+
+
+def test_the_bootstrap_of_any_statistic_agrees_with_that_of_the_mean() -> None:
+    values = np.random.default_rng(5).normal(3.0, 2.0, 300)
+    clusters = [n // 3 for n in range(300)]
+    any_statistic = bootstrap(lambda rows: float(values[rows].mean()), clusters)
+    plain = mean(list(values), clusters)
+    width = plain.high - plain.low
+    assert any_statistic.value == pytest.approx(plain.value)
+    assert any_statistic.low == pytest.approx(plain.low, abs=0.1 * width)
+    assert any_statistic.high == pytest.approx(plain.high, abs=0.1 * width)
+    assert (any_statistic.count, any_statistic.clusters) == (300, 100)
+
+
+def test_resamples_without_a_value_are_left_out() -> None:
+    labels = np.array([1.0, 0.0, 0.0])  # a third of the resamples or so hold no 1
+
+    def share_if_any(rows: np.ndarray) -> float:
+        found = labels[rows]
+        return float(found.mean()) if found.any() else math.nan
+
+    estimate = bootstrap(share_if_any, ["a", "b", "c"])
+    assert estimate.low >= 1 / 3
+    nothing = bootstrap(lambda rows: math.nan, ["a", "b"], resamples=5)
+    assert math.isnan(nothing.low)
+    assert str(bootstrap(share_if_any, [])) == "–"
+    assert str(bootstrap(share_if_any, ["a", "a", "a"])) == "0.333 [?] n=3"
 
 
 def test_text_form() -> None:
