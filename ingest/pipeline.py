@@ -61,6 +61,7 @@ class Item:
     document: Document
     chunks: Sequence[Chunk]
     moved_from: str = ""  # the uri under which this text stood before its file was moved
+    cut_by: ChunkingOptions | None = None  # the sizes of its chunks, if known
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +401,8 @@ class _Run:
             return
         if not self._batch:
             self._batch_since = time.monotonic()
-        item = Item(uri, file_hash, document, chunks, self._moved_from(document))
+        moved_from = self._moved_from(document)
+        item = Item(uri, file_hash, document, chunks, moved_from, self._options)
         self._batch.append((slot, item))
         self._batch_chunks += len(chunks)
         if self._batch_chunks >= self._pipeline.batch_chunks:

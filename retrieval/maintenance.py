@@ -31,7 +31,7 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.chunking import ChunkingOptions, split
+from ingest.chunking import split
 from ingest.documents import Chunk, Document, Section, content_id
 from ingest.errors import DamagedStore, StoreBusy, StoreError, UsageError
 from retrieval import duplicates, schema
@@ -54,7 +54,7 @@ from retrieval.store import (
     sqlite_errors,
 )
 from retrieval.terms import index_terms
-from retrieval.writing import embedded_text, indexed_text, settle
+from retrieval.writing import chunking_of, embedded_text, indexed_text, settle
 
 EXPORT_FORMAT = 1
 MANIFEST = "manifest.json"
@@ -366,6 +366,7 @@ def _copy(
     try:
         with sqlite_errors(path), closing(connect(path)) as damaged:
             same_encoder = _same_encoder(path.parent.name, damaged, identity)
+            _copy_chunking(damaged, fresh)
             _copy_documents(damaged, fresh)
             lost = _copy_sources(damaged, fresh)
             _copy_chunks(damaged, fresh)
@@ -398,6 +399,12 @@ def _same_encoder(name: str, damaged: sqlite3.Connection, identity: EncoderIdent
     stored = EncoderIdentity(meta["encoder"], meta["weights_hash"], identity.dimension)
     check_identity(name, stored, identity)
     return True
+
+
+def _copy_chunking(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
+    with suppress(sqlite3.DatabaseError):
+        rows = damaged.execute("SELECT key, value FROM meta WHERE key = 'chunking'").fetchall()
+        fresh.executemany("INSERT INTO meta VALUES (?, ?)", rows)
 
 
 def _copy_documents(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
@@ -452,8 +459,8 @@ def _copy_vectors(damaged: sqlite3.Connection, fresh: sqlite3.Connection, dimens
 
 
 def _cut_again(fresh: sqlite3.Connection, encoder: Encoder, mended: list[str]) -> None:
-    """Cut the documents anew that have lost chunks; the sizes are the usual ones."""
-    count = 0
+    """Cut the documents anew that have lost chunks, by the sizes that were used last."""
+    count, options = 0, chunking_of(fresh)
     query = "SELECT language, media_type, sections, text FROM documents WHERE id = ?"
     for (identity,) in fresh.execute("SELECT id FROM documents").fetchall():
         language, media_type, sections, text = fresh.execute(query, (identity,)).fetchone()
@@ -469,7 +476,7 @@ def _cut_again(fresh: sqlite3.Connection, encoder: Encoder, mended: list[str]) -
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 (identity, cut.start, cut.end, cut.heading, cut.page, cut.place, cut.text)
-                for cut in split(document, encoder.count_tokens, ChunkingOptions())
+                for cut in split(document, encoder.count_tokens, options)
             ),
         )
     if count:

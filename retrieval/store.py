@@ -246,8 +246,8 @@ class Collection:
     def _check_encoder(self, connection: sqlite3.Connection) -> None:
         if _identity(connection, self._path) != self.encoder.identity:
             raise EncoderMismatch(
-                f"collection {self.name} has been given another encoder meanwhile; start again, "
-                f"or give it this one: {_reindex(self.name, self.encoder.identity.name)}"
+                f"collection {self.name} has been given another encoder meanwhile "
+                f"({_meta(connection, self._path, 'encoder')}); open it again with that one"
             )
 
     # Writing (the `Sink` of an ingest)
@@ -321,13 +321,19 @@ class Collection:
                     connection.execute("DELETE FROM pending")
         return len(known)
 
-    def compact(self) -> None:
+    def compact(self, patience: float = LOCK_SECONDS) -> None:
         """Give the space of what was removed back to the disk and clear all traces of it.
 
-        Takes time in proportion to the collection, so call it once after many removals.
+        Merging the lexical index, which else keeps removed words, takes time in proportion to the
+        collection (2 s for 100,000 chunks), so call it once after many removals.
+
+        Args:
+            patience: Seconds to wait for readers that keep an old state in view. They need what
+                the log of writes holds; SQLite empties it when the last of them is closed.
 
         Raises:
-            StoreBusy: Another process is writing, or keeps an old state in view.
+            StoreBusy: Another process is writing, or such a reader did not end in time: all is
+                done then but emptying the log.
         """
         with self.writing() as connection, sqlite_errors(self._path):
             connection.execute("DELETE FROM pending")
@@ -336,11 +342,12 @@ class Collection:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("VACUUM")
             connection.executescript("PRAGMA incremental_vacuum")  # `execute` frees but one page
-            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            with _waiting(connection, patience):
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreBusy(
-                f"collection {self.name} is being read, so it was not compacted to the end; "
-                "try again later"
+                f"collection {self.name} is being read by another program: what was removed is in "
+                f"no search, but its traces leave {TRUTH}-wal only when that program ends; close it"
             )
 
     def _add_group(
@@ -684,6 +691,17 @@ def _create(directory: Path, identity: EncoderIdentity) -> None:
             f"collection {directory.name} cannot be created ({error}); "
             f"make {directory} writable with room on its disk"
         ) from error
+
+
+@contextmanager
+def _waiting(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Let the connection wait so long for the locks of others."""
+    (usual,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {usual}")
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import Literal
 
+from ingest.chunking import ChunkingOptions
 from ingest.documents import TITLE_FROM_NAME, Chunk, Document
-from ingest.errors import SourceError
+from ingest.errors import SettingsError, SourceError
 from ingest.pipeline import Item, Kept
 from retrieval import duplicates
 from retrieval.encoders import Encoder
@@ -358,6 +359,8 @@ def write(connection: sqlite3.Connection, made: Plan, supply: Supply, key: str) 
         NotEmbedded: A vector is missing from the supply.
     """
     _write_source(connection, made)
+    if made.item.cut_by is not None:
+        _write_chunking(connection, made.item.cut_by)
     orphans = {found for found in made.former if not _has_sources(connection, found)}
     embedded = 0
     if made.stores:
@@ -381,6 +384,24 @@ def _write_source(connection: sqlite3.Connection, made: Plan) -> None:
         "INSERT INTO sources (number, uri, file_hash, document_id, exact) VALUES (?, ?, ?, ?, ?)",
         (number, made.item.uri, made.item.file_hash, made.kept_in, exact),
     )
+
+
+def _write_chunking(connection: sqlite3.Connection, options: ChunkingOptions) -> None:
+    """Note the sizes by which the collection's documents were cut last, for `chunking_of`."""
+    connection.execute(
+        "INSERT INTO meta VALUES ('chunking', ?) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value <> excluded.value",
+        (f"{options.max_tokens}/{options.overlap_tokens}",),
+    )
+
+
+def chunking_of(connection: sqlite3.Connection) -> ChunkingOptions:
+    """Return the sizes by which documents were cut last; the usual ones if it was never noted."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'chunking'").fetchone()
+    try:
+        return ChunkingOptions(*map(int, row[0].split("/")))
+    except (TypeError, ValueError, SettingsError):  # of an older Tether, or damaged
+        return ChunkingOptions()
 
 
 def _has_sources(connection: sqlite3.Connection, document_id: str) -> bool:

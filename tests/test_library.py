@@ -399,7 +399,7 @@ def test_what_is_removed_leaves_no_trace(tether: Run, tmp_path: Path, way: str) 
 
 
 def test_a_reader_in_the_way_stops_no_removal(tether: Run, tmp_path: Path) -> None:
-    (tmp_path / "gone.txt").write_text("Gone soon.")
+    (tmp_path / "gone.txt").write_text("Qwyjibo is gone soon.")
     (tmp_path / "kept.txt").write_text("Kept for long.")
     tether("ingest", tmp_path)
     with closing(sqlite3.connect(collection_folder() / "truth.sqlite3")) as reader:
@@ -407,8 +407,10 @@ def test_a_reader_in_the_way_stops_no_removal(tether: Run, tmp_path: Path) -> No
         reader.execute("SELECT count(*) FROM documents").fetchone()
         (tmp_path / "gone.txt").unlink()
         result = tether("ingest", tmp_path, "--prune")
+        assert traces(["qwyjibo"]) != []
     assert result.code == 0 and "removed " in result.out and "1 documents" in result.out
     assert result.err.startswith("note: ") and "being read" in result.err
+    assert traces(["qwyjibo"]) == []  # the reader ended, and the log of writes with it
 
 
 def test_removing_folders_archives_and_nothing(

@@ -26,6 +26,7 @@ from ingest.errors import (
     UnknownCollection,
     UsageError,
 )
+from ingest.pipeline import run
 from retrieval import schema
 from retrieval.encoders import Encoder, EncoderIdentity, HashingEncoder, Vectors
 from retrieval.index import DenseIndex
@@ -39,6 +40,7 @@ from retrieval.maintenance import (
 )
 from retrieval.store import TRUTH, Collection, open_collection
 from retrieval.terms import query_expression
+from retrieval.writing import chunking_of
 
 NAME = "笔记"
 OPTIONS = ChunkingOptions(max_tokens=12)
@@ -338,6 +340,30 @@ def test_only_what_is_wrong_is_embedded_again(home: Path, directory: Path) -> No
     encoder = CountingEncoder()
     rebuild(home, NAME, encoder)
     assert encoder.texts == 1
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_documents_are_cut_again_by_the_sizes_they_had(
+    home: Path, tmp_path: Path, noted: bool
+) -> None:
+    file = tmp_path / "long.txt"
+    file.write_text(TEXTS["file:long"])
+    spans = 'SELECT start, "end", text FROM chunks ORDER BY start'
+    with open_collection(home, NAME, HashingEncoder(), create=True) as opened:
+        run([file], opened, ChunkingOptions(max_tokens=30))
+        run([file], opened, OPTIONS)
+        with opened.reading() as connection:
+            before = connection.execute(spans).fetchall()
+    assert len(before) > 20
+    change(opened.directory, "DELETE FROM chunks WHERE number = (SELECT max(number) FROM chunks)")
+    if not noted:  # as before the sizes were noted
+        change(opened.directory, "DELETE FROM meta WHERE key = 'chunking'")
+    rebuild(home, NAME, HashingEncoder())
+    assert check(home, NAME) == ()
+    with open_collection(home, NAME, HashingEncoder()) as opened, opened.reading() as connection:
+        after = connection.execute(spans).fetchall()
+        assert chunking_of(connection) == (OPTIONS if noted else ChunkingOptions())
+    assert after == before if noted else len(after) < len(before)
 
 
 def test_rebuild_refuses_another_encoder(home: Path, directory: Path) -> None:
