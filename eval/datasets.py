@@ -1,19 +1,24 @@
-"""Public question sets as `Case`s: gzip JSONL files in one folder per set.
+"""Public question sets as `Case`s and as rows to train on: gzip JSONL, one folder per set.
 
     cases = load("xquad", find_data(Path("data")))
+    rows = question_rows("squad-train", find_data(Path("data")), without=["xquad", "squad"])
 
 The data folder is given by hand and never part of the project. Knows nothing of models.
 """
 
 import gzip
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eval.cases import Case
+from ingest.documents import content_id
 from ingest.errors import UsageError
+from model.training.questions import QuestionRow
 
 SETS: Mapping[str, str] = {
     "xquad": "xquad/xquad.dev.jsonl.gz",
@@ -85,3 +90,124 @@ def _case(row: Mapping[str, Any], place: str) -> Case:
         )
     except KeyError as error:
         raise UsageError(f"{place} lacks the field {error}: fetch the file again.") from error
+
+
+# --- Questions to train on -----------------------------------------------------------------------
+
+# Sets whose licence lets an adapter trained on them be published; their text is Wikipedia's.
+QUESTION_SETS: Mapping[str, str] = {
+    "squad-train": "squad/squad.train.jsonl.gz",
+    "nq-train": "nq/nq_oracle.train.jsonl.gz",
+    "drcd-train": "drcd/drcd.train.jsonl.gz",
+}
+QUESTION_LICENCES: Mapping[str, str] = {
+    "squad-train": "CC BY-SA 4.0",
+    "nq-train": "CC BY-SA 3.0",
+    "drcd-train": "CC BY-SA 3.0",
+}
+
+
+def question_rows(name: str, data: Path, *, without: Sequence[str] = ()) -> list[QuestionRow]:
+    """Return the questions of one of `QUESTION_SETS`, grouped by article.
+
+    Args:
+        name: The set.
+        data: The folder of the question sets.
+        without: Sets of `SETS` whose paragraphs are measured on, so that nothing may learn them.
+
+    Raises:
+        UsageError: The set is unknown, or its file is missing or damaged.
+    """
+    if name not in QUESTION_SETS:
+        raise UsageError(
+            f"There is no set {name!r} to train on; choose from: {', '.join(QUESTION_SETS)}."
+        )
+    measured = {case.gold_context for other in without for case in load(other, data)}
+    return [
+        QuestionRow(
+            question=row["question"],
+            answers=tuple(row["answers"]) if row["answerable"] else (),
+            context=row["context"],
+            group=f"{row['lang']}:{row.get('title') or content_id(row['context'])}".lower(),
+            language=row["lang"],
+            answerable=row["answerable"],
+        )
+        for _, row in read_rows(data / QUESTION_SETS[name])
+        if row["context"] not in measured
+    ]
+
+
+# --- Passages supplied with the question ---------------------------------------------------------
+
+
+def rgb_cases(
+    name: Literal["zh_refine", "zh_fact", "en_fact"],
+    data: Path,
+    *,
+    noise: float,
+    passages: int = 5,
+    seed: int = 0,
+    wrong: bool = False,
+) -> list[Case]:
+    """Return cases of RGB at a share of noise.
+
+    Chen et al., "Benchmarking Large Language Models in Retrieval-Augmented Generation", AAAI 2024.
+
+    Args:
+        name: The part of RGB.
+        data: The folder of the question sets.
+        noise: Share of passages that do not hold the answer (0..1), rounded up in passages; at 1
+            nothing answers and the case is unanswerable.
+        passages: Passages a case; a question with fewer good ones gets more noise, as published.
+        seed: Of the choice and order of the passages.
+        wrong: In the *_fact parts: the good passages say the false answer, which is then expected.
+
+    Raises:
+        UsageError: The file is missing or damaged.
+    """
+    cases = []
+    for _, row in read_rows(data / f"rgb/{name}.dev.jsonl.gz"):
+        rng = random.Random(f"{seed}:{row['id']}")
+        good, noisy = list(row["wrong" if wrong else "positive"]), list(row["negative"])
+        rng.shuffle(good)
+        rng.shuffle(noisy)
+        few = min(len(good), passages - math.ceil(passages * noise))
+        chosen = good[:few] + noisy[: passages - few]
+        rng.shuffle(chosen)
+        answers = [row["fake_answer"]] if wrong else row["answers"]
+        cases.append(_supplied(row, chosen, _flat(answers) if few else (), is_held=few > 0))
+    return cases
+
+
+def hotpot_cases(data: Path, *, seed: int = 0) -> list[Case]:
+    """Return HotpotQA's cases, each over its ten shuffled passages, of which two are needed.
+
+    Raises:
+        UsageError: The file is missing or damaged.
+    """
+    cases = []
+    for _, row in read_rows(data / "hotpotqa/hotpotqa.dev.jsonl.gz"):
+        chosen = [*row["positive"], *row["negative"]]
+        random.Random(f"{seed}:{row['id']}").shuffle(chosen)
+        cases.append(_supplied(row, chosen, _flat(row["answers"]), is_held=True))
+    return cases
+
+
+def _supplied(
+    row: Mapping[str, Any], contexts: Sequence[str], answers: Sequence[str], *, is_held: bool
+) -> Case:
+    return Case(
+        id=str(row["id"]),
+        language=str(row["lang"]),
+        question=str(row["question"]),
+        answers=tuple(answers),
+        answerable=is_held,
+        contexts=tuple(contexts),
+    )
+
+
+def _flat(answers: Sequence[Any]) -> tuple[str, ...]:
+    """Return all spellings of an answer; some are given as lists of alternatives."""
+    return tuple(
+        str(one) for part in answers for one in (part if isinstance(part, list) else [part])
+    )

@@ -53,6 +53,11 @@ class PromptOptions:
     examples: int = 3  # worked examples before the question; 0 is zero-shot
     passage_tokens: int = 80  # budget for all passages together, in generator tokens
     chat_instruction: str = ""  # replaces the built-in instruction of that language
+    instruct: bool = True  # say what to do; false for an adapter that was trained to do it
+
+
+# What a trained `answer` adapter reads: its training data and its record name these options.
+TRAINED = PromptOptions(examples=0, passage_tokens=220, instruct=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class _Wording:
     question: str
     cue: str
     stop: tuple[str, ...]
+    refusal: str  # what a trained adapter says when the passages do not hold the answer
     examples: tuple[tuple[str, str, str], ...]  # (passages, question, reply)
 
 
@@ -75,6 +81,7 @@ _ENGLISH = _Wording(
     question="Question:",
     cue="Answer:",
     stop=("\n",),
+    refusal="The passages do not say.",
     examples=(
         (
             "[1] Tea from Orra is harvested twice a year. The spring harvest is exported, because"
@@ -106,6 +113,7 @@ _CHINESE = _Wording(
     question="问题：",
     cue="答案：",
     stop=("\n", "。", "？"),
+    refusal="资料没有说明。",
     examples=(
         (
             "[1] 奥拉茶每年采收两次。春茶大多出口，因为它的叶子香气更持久。\n"
@@ -132,9 +140,12 @@ def build_prompt(
 ) -> Prompt:
     """Return the prompt for a question over packed passages (number, text).
 
-    Without passages the examples show none either: the model then answers from memory.
+    Without passages the examples show none either: the model then answers from memory. With
+    `examples=0, instruct=False` the prompt is bare: the passages, the question and the cue, which
+    is all that a trained adapter needs, and the only stop is the end of the line, because such a
+    model ends by itself and may say two sentences.
     """
-    wording = _CHINESE if question_language(question) == "zh" else _ENGLISH
+    wording = _wording(question)
     examples = wording.examples[: options.examples]
 
     def turn(numbered: str, asked: str) -> str:
@@ -144,12 +155,38 @@ def build_prompt(
 
     numbered = "\n".join(f"[{number}] {text}" for number, text in passages)
     return Prompt(
-        instruction=options.chat_instruction or wording.instruction,
+        instruction=(options.chat_instruction or wording.instruction) if options.instruct else "",
         examples=tuple((turn(shown, asked), reply) for shown, asked, reply in examples),
         user=turn(numbered, question),
         cue=wording.cue,
-        stop=wording.stop,
+        stop=wording.stop if options.instruct else ("\n",),
     )
+
+
+def completion(question: str, claims: Sequence[tuple[str, int]]) -> str:
+    """Return what a trained adapter writes after the cue: claims with their marks, or the refusal.
+
+    One claim stands alone (" Marta Lindqvist [2]", "林望舒[2]"); several are sentences, so that
+    `model.claims.read` reads each with its own mark. English follows the cue after a space, Chinese
+    without one. The end of the sequence comes next and is the trainer's to add.
+
+    Args:
+        question: Decides the language.
+        claims: (text, number of the passage that holds it); none is a refusal.
+    """
+    wording = _wording(question)
+    is_chinese = wording is _CHINESE
+    if not claims:
+        return wording.refusal if is_chinese else f" {wording.refusal}"
+    said = [f"{text}{'' if is_chinese else ' '}[{number}]" for text, number in claims]
+    if len(said) == 1:
+        return said[0] if is_chinese else f" {said[0]}"
+    return "".join(f"{one}。" if is_chinese else f" {one}." for one in said)
+
+
+def _wording(question: str) -> _Wording:
+    """Return the fixed words in the language of the question."""
+    return _CHINESE if question_language(question) == "zh" else _ENGLISH
 
 
 def pack(
