@@ -5,6 +5,14 @@ from typing import Any
 
 from app.settings import Settings
 from ingest.errors import SettingsError
+from model.adapters import (
+    Adapter,
+    find_adapter,
+    list_adapters,
+    prompt_in_force,
+    require_base,
+    shipped_adapter,
+)
 from model.assistant import Assistant
 from model.generators import (
     Generator,
@@ -13,9 +21,12 @@ from model.generators import (
     ScriptedGenerator,
     TransformersGenerator,
 )
+from model.gguf_lora import prepare_gguf_lora
+from model.prompts import PromptOptions
 from model.verifier import OverlapVerifier
 from model.weights import (
     DEFAULT_GENERATOR,
+    base_hash,
     describe_generator,
     prepare_gemma_folder,
     prepare_gemma_gguf,
@@ -23,7 +34,7 @@ from model.weights import (
 from retrieval.encoders import Encoder, describe_encoder, load_encoder
 from retrieval.search import CollectionSearcher, Searcher
 from retrieval.store import Collection, open_collection, require_collection
-from retrieval.weights import WeightsInfo
+from retrieval.weights import WeightsInfo, local_folder
 
 
 def build_encoder(settings: Settings) -> Encoder:
@@ -32,9 +43,10 @@ def build_encoder(settings: Settings) -> Encoder:
 
 
 def build_generator(settings: Settings) -> Generator:
-    """Return the generator in force, its weights prepared; "none" only ever quotes."""
+    """Return the generator in force with its adapter; "none" only ever quotes."""
     chosen = settings.generator
     backend = resolve_backend(settings)
+    adapter = resolve_adapter(settings)
     if backend == "none":
         return ScriptedGenerator()
     if backend == "openai":
@@ -42,9 +54,9 @@ def build_generator(settings: Settings) -> Generator:
             _server(settings), model=chosen.model, api_key=chosen.api_key, style=chosen.style
         )
     if backend == "llama.cpp":
-        path = Path(chosen.model).expanduser()
-        if chosen.model == DEFAULT_GENERATOR:
-            path = prepare_gemma_gguf(settings.home)
+        path = generator_gguf(settings)
+        if adapter:
+            require_base(adapter, chosen.model, base_hash(path, settings.home))
         return LlamaCppGenerator(
             path,
             name=chosen.model,
@@ -52,13 +64,59 @@ def build_generator(settings: Settings) -> Generator:
             threads=chosen.threads,
             gpu_layers=chosen.gpu_layers,
             style=chosen.style,
+            lora=prepare_gguf_lora(adapter, path, settings.home) if adapter else None,
         )
-    folder = chosen.model
-    if chosen.model == DEFAULT_GENERATOR:
-        folder = str(prepare_gemma_folder(settings.home))
+    model = chosen.model
+    if model == DEFAULT_GENERATOR:
+        model = str(prepare_gemma_folder(settings.home))
+    if adapter:
+        folder = local_folder(model)
+        require_base(adapter, chosen.model, base_hash(folder, settings.home) if folder else None)
     return TransformersGenerator(
-        folder, name=chosen.model, device=chosen.device, style=chosen.style
+        model,
+        name=chosen.model,
+        device=chosen.device,
+        style=chosen.style,
+        adapter=adapter.folder if adapter else None,
     )
+
+
+def generator_gguf(settings: Settings) -> Path:
+    """Return the generator's GGUF file, prepared if it is the default one's."""
+    model = settings.generator.model
+    if model == DEFAULT_GENERATOR:
+        return prepare_gemma_gguf(settings.home)
+    return Path(model).expanduser()
+
+
+def resolve_adapter(settings: Settings) -> Adapter | None:
+    """Return the generator's adapter in force; None runs the base as it is.
+
+    Raises:
+        SettingsError: An adapter is asked for, and the backend can run none.
+        WeightsError: There is no such adapter, or it cannot be read.
+    """
+    chosen = settings.generator
+    runs_adapters = resolve_backend(settings) in ("llama.cpp", "transformers")
+    if chosen.adapter == "auto":
+        is_default = chosen.model == DEFAULT_GENERATOR
+        return shipped_adapter("answer") if is_default and runs_adapters else None
+    if chosen.adapter == "none":
+        return None
+    if not runs_adapters:
+        raise SettingsError(
+            "only llama.cpp and transformers run an adapter; set generator.adapter = none, or"
+            " another generator.backend"
+        )
+    return find_adapter(chosen.adapter, settings.home, "answer")
+
+
+def resolve_prompt(settings: Settings) -> PromptOptions:
+    """Return the prompt's options: an adapter brings its own, but for what the user set."""
+    chosen = {
+        name.removeprefix("prompt.") for name in settings.chosen if name.startswith("prompt.")
+    }
+    return prompt_in_force(resolve_adapter(settings), settings.prompt, chosen)
 
 
 def resolve_backend(settings: Settings) -> str:
@@ -103,7 +161,7 @@ def build_assistant(
         generator=generator or build_generator(settings),
         verifier=OverlapVerifier(encoder),
         searcher=searcher,
-        prompt=settings.prompt,
+        prompt=resolve_prompt(settings),
         decoding=settings.decoding,
         top_k=settings.search.top_k,
     )
@@ -138,6 +196,33 @@ def describe_models(settings: Settings) -> list[dict[str, Any]]:
         {"role": "encoder"} | _weights_row(encoder, settings.encoder.device),
         {"role": "generator"} | _weights_row(generator, device) | {"backend": backend},
     ]
+
+
+def describe_adapters(settings: Settings) -> list[dict[str, Any]]:
+    """Return role, name, base, size, hash and place of every adapter, and whether it is in use."""
+    in_force = resolve_adapter(settings)
+    return [
+        {
+            "role": adapter.role,
+            "name": adapter.name,
+            "source": "shipped" if adapter.is_shipped else "trained here",
+            "base": adapter.base_name,
+            "base_sha256": adapter.base_sha256,
+            "bytes": adapter.bytes,
+            "sha256": adapter.sha256,
+            "path": str(adapter.folder),
+            "in_force": in_force is not None and adapter.folder == in_force.folder,
+        }
+        for adapter in _known_adapters(settings, in_force)
+    ]
+
+
+def _known_adapters(settings: Settings, in_force: Adapter | None) -> list[Adapter]:
+    """Return all adapters, also the one in force that lies somewhere else."""
+    known = list_adapters(settings.home)
+    if in_force and all(adapter.folder != in_force.folder for adapter in known):
+        known.append(in_force)
+    return known
 
 
 def _server(settings: Settings) -> str:

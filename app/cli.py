@@ -14,6 +14,7 @@ import click
 
 from app.flags import Flags, collection_option, json_option, pass_flags, shown
 from app.keeping import LIBRARY
+from app.modelling import MODELLING
 
 if TYPE_CHECKING:
     from model.answers import Answer
@@ -76,7 +77,7 @@ def cli(
     context.obj = flags
 
 
-for command in LIBRARY:
+for command in [*LIBRARY, *MODELLING]:
     cli.add_command(command)
 
 
@@ -284,28 +285,6 @@ def chat(
             f"{documents} documents in collection {settings.collection}; open {url}"
         ),
     )
-
-
-@cli.command()
-@json_option
-@click.option("--prepare", is_flag=True, help="Convert the default weights now.")
-@pass_flags
-def models(flags: Flags, as_json: bool, prepare: bool) -> None:
-    """Show the models in use: name, source, licence, size, hash, device."""
-    settings = flags.settings()
-    from app.assembly import build_encoder, describe_models, prepare_generator
-
-    if prepare:
-        build_encoder(settings)
-        prepare_generator(settings)
-    rows = describe_models(settings)
-    if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False))
-        return
-    for row in rows:
-        click.echo(f"{row.pop('role')}")
-        for name, value in row.items():
-            click.echo(f"  {name:<8} {value}")
 
 
 @cli.command()

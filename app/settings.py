@@ -44,6 +44,7 @@ class GeneratorSettings:
     backend: Literal["auto", "llama.cpp", "transformers", "openai", "none"] = (
         "auto"  # none: quote only
     )
+    adapter: str = "auto"  # trained LoRA: "auto" (the shipped one), "none", a name, or a folder
     style: PromptStyle = "auto"  # "chat" for instructed models, "completion" for base models
     device: Device = "auto"  # transformers; "cuda" takes that backend for the default model too
     url: str = ""  # OpenAI-compatible server, e.g. http://127.0.0.1:8080/v1
@@ -75,6 +76,8 @@ class Settings:
     prompt: PromptOptions = field(default_factory=PromptOptions)
     decoding: Decoding = field(default_factory=Decoding)
     chat: ChatSettings = field(default_factory=ChatSettings)
+    # Names of the settings that someone chose: a trained adapter brings the rest of its own prompt.
+    chosen: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
 
 # Lowest and highest values that make sense; sizes of chunks are checked by `ChunkingOptions`.
@@ -85,6 +88,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "parsing.files_per_worker": (1, math.inf),
     "search.top_k": (1, 100),
     "search.candidates": (1, 10_000),
+    "search.dense_weight": (0, 1),
     "generator.context_tokens": (512, math.inf),
     "generator.threads": (0, math.inf),
     "prompt.examples": (0, math.inf),
@@ -134,6 +138,8 @@ def setting_names() -> dict[str, Any]:
     """Return every setting's dotted name with its default, in order."""
     names: dict[str, Any] = {}
     for top in dataclasses.fields(Settings):
+        if top.name == "chosen":  # about the settings, none of them
+            continue
         default = getattr(Settings(), top.name)
         if dataclasses.is_dataclass(default):
             for inner in dataclasses.fields(default):
@@ -228,7 +234,7 @@ def _require_known(name: str, source: str) -> None:
 
 def _build(values: Mapping[str, Any]) -> Settings:
     """Return the settings with these values in place of defaults."""
-    top: dict[str, Any] = {}
+    top: dict[str, Any] = {"chosen": frozenset(values)}
     for attribute in dataclasses.fields(Settings):
         default = getattr(Settings(), attribute.name)
         if dataclasses.is_dataclass(default):

@@ -58,8 +58,17 @@ class Generator(Protocol):
         """Name, backend and device."""
         ...
 
-    def stream(self, prompt: Prompt, decoding: Decoding) -> Iterator[str]:
+    def stream(
+        self, prompt: Prompt, decoding: Decoding, scores: list[float] | None = None
+    ) -> Iterator[str]:
         """Yield pieces of the continuation as they are decoded.
+
+        Args:
+            prompt: What to continue.
+            decoding: How.
+            scores: Filled, by the end of the iteration, with the natural log-probability of each
+                token of the text, before temperature and cutting; the token that ends the text is
+                not among them. Left empty by a server that does not tell. None saves the effort.
 
         Raises:
             GeneratorError: The backend failed or could not be reached.
@@ -89,11 +98,18 @@ class ScriptedGenerator:
         """The name "scripted"."""
         return GeneratorIdentity("scripted", "scripted", "cpu")
 
-    def stream(self, prompt: Prompt, decoding: Decoding) -> Iterator[str]:
-        """Yield the first reply whose key stands in the user turn, in pieces of four characters."""
+    def stream(
+        self, prompt: Prompt, decoding: Decoding, scores: list[float] | None = None
+    ) -> Iterator[str]:
+        """Yield the first reply whose key stands in the user turn, in pieces of four characters.
+
+        Each piece is as sure as can be: log-probability 0.
+        """
         self.prompts.append(prompt)
         reply = next((r for key, r in self.replies.items() if key in prompt.user), self.default)
         for start in range(0, len(reply), 4):
+            if scores is not None:
+                scores.append(0.0)
             yield reply[start : start + 4]
 
     def count_tokens(self, text: str) -> int:
@@ -117,6 +133,7 @@ class LlamaCppGenerator:
         threads: int = 0,
         gpu_layers: int = 0,
         style: PromptStyle = "auto",
+        lora: Path | None = None,
     ) -> None:
         """Load the model.
 
@@ -127,9 +144,10 @@ class LlamaCppGenerator:
             threads: CPU threads; 0 takes every core this process may use.
             gpu_layers: Layers to put on a GPU, if this build of llama.cpp has one.
             style: "chat" applies the file's chat template; "auto" does so if it has one.
+            lora: A GGUF LoRA for this file (`model.gguf_lora` makes one), if any.
 
         Raises:
-            WeightsError: The file is missing or is no model that llama.cpp can read.
+            WeightsError: A file is missing or is no model that llama.cpp can read.
             SettingsError: The style is "chat", and the file has no chat template.
         """
         if not path.is_file():
@@ -139,7 +157,7 @@ class LlamaCppGenerator:
         self._name = name
         self._device = "gpu" if gpu_layers else "cpu"
         key = secrets.token_hex(16)
-        self._server = _start_llama_server(path, key, context_tokens, threads, gpu_layers)
+        self._server = _start_llama_server(path, key, context_tokens, threads, gpu_layers, lora)
         self._use_chat = _use_chat(style, _has_chat_template(path), name)
         self._http = httpx.Client(
             base_url=self._server.listening_address,
@@ -154,7 +172,9 @@ class LlamaCppGenerator:
         """The name given, run by llama.cpp."""
         return GeneratorIdentity(self._name, "llama.cpp", self._device)
 
-    def stream(self, prompt: Prompt, decoding: Decoding) -> Iterator[str]:
+    def stream(
+        self, prompt: Prompt, decoding: Decoding, scores: list[float] | None = None
+    ) -> Iterator[str]:
         """Yield pieces as llama.cpp decodes them; leaving the loop early stops the decoding."""
         if decoding.strategy == "beam":
             raise SettingsError(
@@ -176,8 +196,10 @@ class LlamaCppGenerator:
             request["prompt"] = self._tokenize(prompt.as_text(), add_special=True)
             request["stop"] = list(prompt.stop)
             handle = self._server.handle_completions
+        if scores is not None:
+            request |= _asking_for_scores(chat=self._use_chat)
         with self._lock:
-            yield from _pull(handle, request)
+            yield from _pull(handle, request, scores)
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens, as llama.cpp cuts the text."""
@@ -198,8 +220,8 @@ class LlamaCppGenerator:
         return tokens
 
 
-def _start_llama_server(
-    path: Path, key: str, context_tokens: int, threads: int, gpu_layers: int
+def _start_llama_server(  # noqa: PLR0917 - one caller
+    path: Path, key: str, context_tokens: int, threads: int, gpu_layers: int, lora: Path | None
 ) -> Any:  # noqa: ANN401 - xllamacpp ships no types
     """Return xllamacpp's in-process server for one model."""
     import xllamacpp
@@ -220,11 +242,14 @@ def _start_llama_server(
     params.endpoint_slots = False
     params.endpoint_metrics = True
     params.api_keys = [key]
+    if lora is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
+        adapter = f" with the adapter {lora}; set generator.adapter = none, or" if lora else ";"
         raise WeightsError(
-            f"llama.cpp cannot load {path}; set generator.model to a sound GGUF file"
+            f"llama.cpp cannot load {path}{adapter} set generator.model to a sound GGUF file"
         ) from error
     # Answered by the server's main loop: a server that is dropped before that loop runs hangs.
     server.handle_metrics()
@@ -265,12 +290,18 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
     return [{key: _speakable(text) for key, text in turn.items()} for turn in prompt.as_messages()]
 
 
-def _pull(handle: Any, request: dict[str, Any]) -> Iterator[str]:  # noqa: ANN401
+def _pull(
+    handle: Any,  # noqa: ANN401 - xllamacpp ships no types
+    request: dict[str, Any],
+    scores: list[float] | None,
+) -> Iterator[str]:
     """Turn llama.cpp's callback into an iterator; a closed iterator stops the decoding."""
     pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
     stopped = threading.Event()
 
     def on_chunk(chunk: Mapping[str, Any]) -> bool:
+        if scores is not None:
+            scores.extend(_chunk_scores(chunk))
         pieces.put(_llama_failure(chunk) if "error" in chunk else _chunk_text(chunk))
         return stopped.is_set()
 
@@ -319,6 +350,18 @@ def _chunk_text(chunk: Mapping[str, Any]) -> str:
     return str(text if text is not None else (choice.get("delta") or {}).get("content") or "")
 
 
+def _asking_for_scores(*, chat: bool) -> dict[str, Any]:
+    """Return the fields of an OpenAI-style request that ask for log-probabilities."""
+    return {"logprobs": True, "top_logprobs": 1} if chat else {"logprobs": 1}
+
+
+def _chunk_scores(chunk: Mapping[str, Any]) -> list[float]:
+    """Return the log-probabilities of a chunk's tokens, in either of OpenAI's two forms."""
+    found = (chunk.get("choices") or [{}])[0].get("logprobs") or {}
+    values = found.get("token_logprobs") or [token["logprob"] for token in found.get("content", ())]
+    return [float(value) for value in values if value is not None]
+
+
 def _openai_sampling(decoding: Decoding) -> dict[str, Any]:
     """Return the sampling fields of an OpenAI-style request."""
     if decoding.strategy == "sample":
@@ -340,8 +383,16 @@ class TransformersGenerator:
         name: str,
         device: str = "auto",
         style: PromptStyle = "auto",
+        adapter: Path | None = None,
     ) -> None:
         """Load the model and its tokenizer; safetensors only, no code from the model's folder.
+
+        Args:
+            model: A local folder or a hub id.
+            name: The name to show.
+            device: "auto" takes a GPU if torch sees one.
+            style: "chat" applies the model's chat template; "auto" does so if it has one.
+            adapter: Folder of a LoRA for this model, in peft's format, if any.
 
         Raises:
             WeightsError: There is no such folder, it holds no model, or the hub is out of reach.
@@ -353,6 +404,10 @@ class TransformersGenerator:
         try:
             with quiet_loading():
                 self._load(str(folder or model), local=folder is not None)
+                if adapter is not None:
+                    self._adapt(adapter)
+        except TetherError:
+            raise
         except Exception as error:  # whatever a foreign folder or an absent network makes it raise
             reason = _one_line(str(error).strip().partition("\n")[0] or type(error).__name__)
             raise WeightsError(
@@ -380,43 +435,64 @@ class TransformersGenerator:
         )
         self._model.to(self._device).eval()
 
+    def _adapt(self, adapter: Path) -> None:
+        """Put a LoRA over the model; unmerged, because bfloat16 would round most of it away."""
+        from peft import PeftModel
+
+        if not (adapter / "adapter_model.safetensors").is_file():  # peft would unpickle another
+            raise WeightsError(f"{adapter} has no adapter_model.safetensors; name another adapter")
+        self._model = PeftModel.from_pretrained(self._model, str(adapter)).eval()
+
     @property
     def identity(self) -> GeneratorIdentity:
         """The name given, run by transformers."""
         return GeneratorIdentity(self._name, "transformers", self._device)
 
-    def stream(self, prompt: Prompt, decoding: Decoding) -> Iterator[str]:
+    def stream(
+        self, prompt: Prompt, decoding: Decoding, scores: list[float] | None = None
+    ) -> Iterator[str]:
         """Yield pieces as they are decoded; beam search yields its best text at once."""
         stop = () if self._use_chat else prompt.stop
+        text = ""
         with self._lock, _as_generator_errors():
             inputs = self._encode(prompt)
             options = inputs | self._options(inputs["input_ids"].shape[1], decoding)
-            if decoding.strategy == "beam":
-                yield self._search_beams(options, stop, decoding.beams)
-            else:
-                yield from self._stream_tokens(options, stop)
+            run = self._search_beams if decoding.strategy == "beam" else self._stream_tokens
+            ids: list[int] = []
+            for piece in run(options, stop, decoding.beams, ids):
+                text += piece
+                yield piece
+            if scores is not None:
+                scores.extend(self._scores(inputs, ids, text))
 
-    def _search_beams(self, options: dict[str, Any], stop: Sequence[str], beams: int) -> str:
-        """Return the best of several continuations, each of which ends at a stop string."""
+    def _search_beams(
+        self, options: dict[str, Any], stop: Sequence[str], beams: int, ids: list[int]
+    ) -> Iterator[str]:
+        """Yield the best of several continuations, each of which ends at a stop string."""
         import torch
 
         start = 1 if self._is_seq2seq else options["input_ids"].shape[1]
 
-        def text_of(ids: torch.Tensor) -> str:
-            return str(self._tokenizer.decode(ids[start:], skip_special_tokens=True))
-
         # Not generate's own stop_strings: it takes 13 s to prepare them for a large vocabulary.
         def has_stopped(rows: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-            ended = [any(mark in text for mark in stop) for text in map(text_of, rows)]
+            texts = [self._decode(row[start:].tolist()) for row in rows]
+            ended = [any(mark in text for mark in stop) for text in texts]
             return torch.tensor(ended, device=rows.device)
 
         best = self._model.generate(
             **options | {"num_beams": beams, "stopping_criteria": [has_stopped]}
         )[0]
-        return _cut_at_stop(text_of(best), stop)
+        ids.extend(best[start:].tolist())
+        yield _cut_at_stop(self._decode(ids), stop)
 
-    def _stream_tokens(self, options: dict[str, Any], stop: Sequence[str]) -> Iterator[str]:
-        """Run `generate` in a thread and yield what its streamer decodes."""
+    def _decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, without special ones."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _stream_tokens(
+        self, options: dict[str, Any], stop: Sequence[str], _: int, ids: list[int]
+    ) -> Iterator[str]:
+        """Run `generate` in a thread and yield what its streamer decodes; note the tokens."""
         import torch
         from transformers import TextIteratorStreamer
 
@@ -425,6 +501,7 @@ class TransformersGenerator:
         streamer = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
 
         def has_stopped(rows: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+            ids.append(int(rows[0, -1]))
             return torch.full((rows.shape[0],), stopped.is_set(), device=rows.device)
 
         def work() -> None:
@@ -443,6 +520,32 @@ class TransformersGenerator:
             worker.join()
         if failure:
             raise failure[0]
+
+    def _scores(self, inputs: dict[str, Any], ids: Sequence[int], text: str) -> list[float]:
+        """Return the log-probability of each token that the text holds, by one pass over all."""
+        import torch
+
+        # The decoder may have run on past a stop string: those tokens are not of the text.
+        count = next((n for n in range(len(ids) + 1) if len(self._decode(ids[:n])) >= len(text)), 0)
+        if not count:
+            return []
+        chosen = torch.tensor([list(ids[:count])], device=self._device)  # (1, count)
+        with torch.no_grad():
+            if self._is_seq2seq:
+                start = self._model.config.decoder_start_token_id
+                first = torch.full((1, 1), start, device=self._device)
+                fed = torch.cat([first, chosen[:, :-1]], dim=1)
+                logits = self._model(**inputs, decoder_input_ids=fed).logits
+            else:
+                whole = torch.cat([inputs["input_ids"], chosen], dim=1)
+                # All positions of a long prompt would take gigabytes where tokens are many.
+                keep = (
+                    {"logits_to_keep": count + 1} if self._model._supports_logits_to_keep() else {}
+                )
+                logits = self._model(whole, **keep).logits[:, -count - 1 : -1]
+        # logits: (1, count, vocabulary)
+        log_probabilities = logits.float().log_softmax(dim=-1)
+        return [float(x) for x in log_probabilities.gather(2, chosen[:, :, None])[0, :, 0]]
 
     def _encode(self, prompt: Prompt) -> dict[str, Any]:
         """Return the prompt's tensors, "input_ids" of shape (1, prompt tokens)."""
@@ -580,7 +683,9 @@ class OpenAIGenerator:
         """The server's model."""
         return GeneratorIdentity(self._model, "openai", self._url)
 
-    def stream(self, prompt: Prompt, decoding: Decoding) -> Iterator[str]:
+    def stream(
+        self, prompt: Prompt, decoding: Decoding, scores: list[float] | None = None
+    ) -> Iterator[str]:
         """Yield pieces from the server's event stream."""
         import httpx
 
@@ -599,6 +704,8 @@ class OpenAIGenerator:
             body["stop"] = list(prompt.stop)
         else:
             path, body["messages"] = "/chat/completions", _messages(prompt)
+        if scores is not None:
+            body |= _asking_for_scores(chat=self._style != "completion")
         try:
             with self._http.stream("POST", self._url + path, json=body) as reply:
                 if reply.status_code != 200:
@@ -607,7 +714,7 @@ class OpenAIGenerator:
                         f"{self._url} answered {reply.status_code}: {detail}; check"
                         " generator.model and TETHER_GENERATOR_API_KEY"
                     )
-                yield from _read_events(reply.iter_lines())
+                yield from _read_events(reply.iter_lines(), scores)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GeneratorError(
                 f"cannot reach {self._url} ({_one_line(error) or type(error).__name__}); start the"
@@ -619,7 +726,7 @@ class OpenAIGenerator:
         return (len(text.encode("utf-8", "replace")) + 2) // 3
 
 
-def _read_events(lines: Iterator[str]) -> Iterator[str]:
+def _read_events(lines: Iterator[str], scores: list[float] | None) -> Iterator[str]:
     """Yield the text of server-sent events until the server says that it has finished."""
     has_finished = False
     for line in lines:
@@ -631,6 +738,8 @@ def _read_events(lines: Iterator[str]) -> Iterator[str]:
         try:
             chunk = json.loads(data)
             failure, text = chunk.get("error"), _chunk_text(chunk)
+            if scores is not None:
+                scores.extend(_chunk_scores(chunk))
             has_finished |= any(choice.get("finish_reason") for choice in chunk.get("choices", ()))
         except (ValueError, AttributeError, TypeError, LookupError) as error:
             raise GeneratorError("the server sent a broken event stream; try again") from error

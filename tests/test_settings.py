@@ -66,6 +66,8 @@ def test_every_setting_can_be_given_as_a_flag_and_a_variable(name: str, tmp_path
     if hint in (int, float):
         low, _ = RANGES.get(name, (1, None))
         value: Any = low + 1 if hint is int else 0.25
+    elif hint is bool:
+        value = not default
     else:
         value = "text" if hint is str else hint.__args__[-1]
     assert value != default
