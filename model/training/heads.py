@@ -253,6 +253,7 @@ class ReadTask(_HeadTask):
         """Return the summed cross-entropy of start and end (their mean), and the examples."""
         return self._loss([self._rows[row] for row in rows])[0], float(len(rows))
 
+    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Return loss, and the shares found right: of the answers, and of the refusals."""
         total, right = 0.0, {True: [0.0], False: [0.0]}
@@ -339,6 +340,7 @@ class VerifyTask(_HeadTask):
         """Return the summed cross-entropy and the number of examples."""
         return self._loss([self._rows[row] for row in rows])[0], float(len(rows))
 
+    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Return loss and balanced accuracy at probability one half."""
         total, right = 0.0, {True: [0.0], False: [0.0]}
@@ -387,6 +389,7 @@ class RankTask(_HeadTask):
         """Return the summed cross-entropy and the number of lists."""
         return self._loss([self._rows[row] for row in rows])[0], float(len(rows))
 
+    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Return loss, and the share of lists whose first is the right one."""
         total, first = 0.0, 0.0
@@ -408,7 +411,7 @@ def _padded(row: list[list[int]]) -> int:
 
 
 def _rank_rows(model: HeadModel, examples: Iterable[RankExample]) -> Iterable[list[list[int]]]:
-    """Yield the inputs of each list; a passage that does not fit goes, the right one with its list."""
+    """Yield the inputs of each list; what does not fit goes, the right one with its list."""
     for example in examples:
         right = _only_window(model, example.question, example.positive)
         others = [_only_window(model, example.question, text) for text in example.negatives]
