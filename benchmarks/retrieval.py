@@ -35,10 +35,11 @@ from ingest.languages import detect_language, split_sentences
 from ingest.pipeline import Item
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, Vectors, load_encoder
 from retrieval.lexical import Hit, LexicalSearch
-from retrieval.search import DenseSearch, fuse
+from retrieval.search import DenseSearch, SearchOptions, fuse, fuse_ranks, fuse_scores
 from retrieval.store import Collection, StoredChunk, open_collection
 
-CANDIDATES = 50  # chunks of each half that enter a fusion
+OPTIONS = SearchOptions()  # ours are measured as they come
+CANDIDATES = OPTIONS.candidates  # chunks of each half that enter a fusion
 PACKING = "answer in prompt"
 CHARACTERS = 1_200  # of passages that a prompt may hold, for the ablation of chunk sizes
 
@@ -131,7 +132,7 @@ def halves(
 def hybrid(bench: Bench) -> Rank:
     """Return our hybrid search."""
     lexical, dense = halves(bench)
-    return lambda query: _numbers(fuse([dense(query), lexical(query)]))
+    return lambda query: _numbers(fuse(dense(query), lexical(query), OPTIONS))
 
 
 def _numbers(hits: Sequence[Hit]) -> list[int]:
@@ -216,10 +217,10 @@ def fusions(bench: Bench) -> dict[str, Rank]:
         return known[query.id]
 
     def by_rank(query: Query, constant: int) -> list[int]:
-        return _numbers(fuse(both(query), constant=constant))
+        return _numbers(fuse_ranks(both(query), constant=constant))
 
     def by_score(query: Query, weight: float) -> list[int]:
-        return _score_fusion(*both(query), weight)
+        return _numbers(fuse_scores(both(query), (weight, 1 - weight)))
 
     ways: dict[str, Rank] = {}
     for constant in (5, 10, 20, 60, 100):
@@ -227,18 +228,6 @@ def fusions(bench: Bench) -> dict[str, Rank]:
     for weight in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
         ways[f"scores, dense weight {weight}"] = partial(by_score, weight=weight)
     return ways
-
-
-def _score_fusion(dense: Sequence[Hit], lexical: Sequence[Hit], weight: float) -> list[int]:
-    """Mix scores scaled to 0..1 within each half; what a half did not find scores 0 there."""
-    scores: dict[int, float] = {}
-    for hits, share in ((dense, weight), (lexical, 1 - weight)):
-        if hits:
-            low, high = hits[-1].score, hits[0].score
-            for hit in hits:
-                scaled = (hit.score - low) / (high - low) if high > low else 1.0
-                scores[hit.rowid] = scores.get(hit.rowid, 0.0) + share * scaled
-    return sorted(scores, key=lambda number: (-scores[number], number))
 
 
 def measure_packing(bench: Bench, size: int) -> Iterator[dict[str, Any]]:
@@ -251,7 +240,7 @@ def measure_packing(bench: Bench, size: int) -> Iterator[dict[str, Any]]:
     for query in bench.set.queries:
         if not query.answers:
             return
-        numbers = _numbers(fuse([dense(query), lexical(query)]))
+        numbers = _numbers(fuse(dense(query), lexical(query), OPTIONS))
         for way, chosen in (
             ("plain", numbers),
             ("window", numbers),

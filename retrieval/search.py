@@ -8,7 +8,7 @@ one pure function. Knows nothing of prompts, generation or how the store keeps t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
@@ -20,15 +20,18 @@ from retrieval.passages import Passage
 from retrieval.store import Collection
 
 Mode = Literal["hybrid", "dense", "lexical"]
+Fusion = Literal["scores", "ranks"]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """How a collection is searched."""
 
-    mode: Mode = "hybrid"  # hybrid fuses the ranks of the other two
+    mode: Mode = "hybrid"  # hybrid fuses what the other two find
     top_k: int = 5  # passages
     candidates: int = 50  # hits of each search that enter the fusion
+    fusion: Fusion = "scores"  # hybrid: by scores scaled to 0..1, or by reciprocal ranks
+    dense_weight: float = 0.6  # fusion by scores: share of the dense score, the rest is lexical
 
 
 class Search(Protocol):
@@ -67,7 +70,27 @@ class DenseSearch:
         return [Hit(*found) for found in self._index.search(self._embed(query), top_k=top_k)]
 
 
-def fuse(rankings: Sequence[Sequence[Hit]], *, constant: int = 60) -> list[Hit]:
+def fuse_scores(rankings: Sequence[Sequence[Hit]], weights: Sequence[float]) -> list[Hit]:
+    """Merge rankings by a weighted sum of their scaled scores, ties by row number.
+
+    A chunk scores the sum of weight * (score - lowest) / (highest - lowest) over the rankings that
+    hold it; in a ranking whose scores are all equal, each counts as highest. A ranking that does
+    not hold the chunk adds nothing, as if the chunk stood level with its last hit: found by one
+    search only, a chunk can score that search's weight at most (Bruch, Gai and Ingber, "An Analysis
+    of Fusion Functions for Hybrid Retrieval", ACM TOIS 2023: convex combination, min-max scaling).
+
+    Args:
+        rankings: Scores are compared within one ranking only, so the lowest depends on its length.
+        weights: One for each ranking; if they sum to 1, scores lie in 0..1.
+    """
+    shares: dict[int, list[float]] = {}
+    for ranking, weight in zip(rankings, weights, strict=True):
+        for hit, scaled in zip(ranking, _scaled(ranking), strict=True):
+            shares.setdefault(hit.rowid, []).append(weight * scaled)
+    return _summed(shares)
+
+
+def fuse_ranks(rankings: Sequence[Sequence[Hit]], *, constant: int = 60) -> list[Hit]:
     """Merge rankings by reciprocal rank fusion, ties by row number.
 
     A chunk scores the sum of 1 / (constant + rank) over the rankings that hold it, ranks from 1
@@ -82,6 +105,25 @@ def fuse(rankings: Sequence[Sequence[Hit]], *, constant: int = 60) -> list[Hit]:
     for ranking in rankings:
         for rank, hit in enumerate(ranking, start=1):
             shares.setdefault(hit.rowid, []).append(1 / (constant + rank))
+    return _summed(shares)
+
+
+def fuse(dense: Sequence[Hit], lexical: Sequence[Hit], options: SearchOptions) -> list[Hit]:
+    """Merge the rankings of a hybrid search as the options say."""
+    if options.fusion == "ranks":
+        return fuse_ranks([dense, lexical])
+    return fuse_scores([dense, lexical], [options.dense_weight, 1 - options.dense_weight])
+
+
+def _scaled(ranking: Sequence[Hit]) -> list[float]:
+    scores = [hit.score for hit in ranking]
+    lowest, highest = min(scores, default=0.0), max(scores, default=0.0)
+    if lowest == highest:
+        return [1.0] * len(scores)
+    return [(score - lowest) / (highest - lowest) for score in scores]
+
+
+def _summed(shares: Mapping[int, Sequence[float]]) -> list[Hit]:
     hits = [Hit(rowid, math.fsum(parts)) for rowid, parts in shares.items()]
     return sorted(hits, key=lambda hit: (-hit.score, hit.rowid))
 
@@ -103,8 +145,8 @@ class CollectionSearcher:
     def search(self, query: str, *, top_k: int | None = None) -> list[Passage]:
         """Return at most `top_k` passages, best first (None: as the options say).
 
-        `score` is that of the mode: reciprocal rank fusion, cosine or BM25. `relevance` is the
-        cosine in every mode.
+        `score` is that of the mode: of the fusion, cosine or BM25. `relevance` is the cosine in
+        every mode.
         """
         top_k = self._options.top_k if top_k is None else top_k
         if not query.strip() or top_k <= 0:
@@ -115,9 +157,13 @@ class CollectionSearcher:
             rankings = {
                 name: search(query, top_k=candidates) for name, search in self._searches.items()
             }
-            first, *others = rankings.values()
-            hits = fuse([first, *others]) if others else first
-            return self._passages(hits[:top_k], rankings, vector)
+            hits = self._merged(rankings)[:top_k]
+            return self._passages(hits, rankings, vector)
+
+    def _merged(self, rankings: Mapping[str, list[Hit]]) -> list[Hit]:
+        if len(rankings) == 1:
+            return next(iter(rankings.values()))
+        return fuse(rankings["dense"], rankings["lexical"], self._options)
 
     def _passages(
         self, hits: Sequence[Hit], rankings: dict[str, list[Hit]], vector: Vectors

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest.documents import Chunk, Document, chunk_id, content_id
 from retrieval.encoders import HashingEncoder, Vectors
@@ -17,6 +19,8 @@ from retrieval.search import (
     Searcher,
     SearchOptions,
     fuse,
+    fuse_ranks,
+    fuse_scores,
     given_passages,
 )
 from retrieval.store import Collection, open_collection
@@ -177,18 +181,85 @@ def test_the_parts_share_one_signature(collection: Collection) -> None:
     assert isinstance(CollectionSearcher(collection), Searcher)
 
 
-def test_fusion_by_hand() -> None:
+def test_fusion_of_ranks_by_hand() -> None:
     dense = [Hit(7, 0.9), Hit(3, 0.8), Hit(5, 0.7)]
     lexical = [Hit(3, 12.0), Hit(9, 4.0)]
-    assert fuse([dense, lexical]) == [
+    assert fuse_ranks([dense, lexical]) == [
         Hit(3, 1 / 62 + 1 / 61),  # second and first
         Hit(7, 1 / 61),
         Hit(9, 1 / 62),
         Hit(5, 1 / 63),
     ]
-    assert [hit.rowid for hit in fuse([[Hit(8, 1)], [Hit(2, 1)]])] == [2, 8]  # a tie
-    assert fuse([[Hit(1, 1.0)]], constant=1) == [Hit(1, 0.5)]
-    assert fuse([]) == fuse([[], []]) == []
+    assert [hit.rowid for hit in fuse_ranks([[Hit(8, 1)], [Hit(2, 1)]])] == [2, 8]  # a tie
+    assert fuse_ranks([[Hit(1, 1.0)]], constant=1) == [Hit(1, 0.5)]
+    assert fuse_ranks([]) == fuse_ranks([[], []]) == []
+
+
+def test_fusion_of_scores_by_hand() -> None:
+    dense = [Hit(7, 0.9), Hit(3, 0.8), Hit(5, 0.5)]
+    lexical = [Hit(9, 12.0), Hit(3, 11.0), Hit(4, 4.0)]
+    first, *others = fuse_scores([dense, lexical], [0.5, 0.5])
+    assert first.rowid == 3
+    assert first.score == pytest.approx(0.5 * 3 / 4 + 0.5 * 7 / 8)
+    # The last hit of one search is no better than what that search did not find.
+    assert others == [Hit(7, 0.5), Hit(9, 0.5), Hit(4, 0.0), Hit(5, 0.0)]
+    assert fuse_scores([[Hit(8, 3.0), Hit(2, 3.0)]], [0.4]) == [Hit(2, 0.4), Hit(8, 0.4)]
+    assert fuse_scores([], []) == fuse_scores([[], []], [0.5, 0.5]) == []
+
+
+# Small whole numbers: scaling them by powers of two and shifting them is exact in floats.
+RANKINGS = st.lists(
+    st.dictionaries(st.integers(1, 12), st.integers(-20, 20), max_size=8).map(
+        lambda scores: sorted(
+            (Hit(rowid, float(score)) for rowid, score in scores.items()),
+            key=lambda hit: (-hit.score, hit.rowid),
+        )
+    ),
+    min_size=2,
+    max_size=2,
+)
+
+
+@given(RANKINGS, st.sampled_from([0.0, 0.25, 0.6, 1.0]))
+def test_fused_scores_hold_every_hit_once_in_order(
+    rankings: list[list[Hit]], weight: float
+) -> None:
+    fused = fuse_scores(rankings, [weight, 1 - weight])
+    assert sorted(hit.rowid for hit in fused) == sorted({h.rowid for r in rankings for h in r})
+    assert fused == sorted(fused, key=lambda hit: (-hit.score, hit.rowid))
+    assert all(0 <= hit.score <= 1 + 1e-9 for hit in fused)
+
+
+@given(RANKINGS, st.integers(-8, 8), st.integers(-5, 5))
+def test_fused_scores_do_not_depend_on_a_search_s_scale(
+    rankings: list[list[Hit]], shift: int, power: int
+) -> None:
+    dense, lexical = rankings
+    moved = [Hit(hit.rowid, (hit.score + shift) * 2.0**power) for hit in lexical]
+    assert fuse_scores([dense, moved], [0.6, 0.4]) == fuse_scores(rankings, [0.6, 0.4])
+
+
+@given(RANKINGS)
+def test_what_both_searches_prefer_stays_ahead(rankings: list[list[Hit]]) -> None:
+    fused = {hit.rowid: hit.score for hit in fuse_scores(rankings, [0.6, 0.4])}
+    dense, lexical = ({hit.rowid: hit.score for hit in ranking} for ranking in rankings)
+    shared = dense.keys() & lexical.keys()
+    for better in shared:
+        for worse in shared:
+            if dense[better] >= dense[worse] and lexical[better] >= lexical[worse]:
+                assert fused[better] >= fused[worse]
+
+
+def test_options_choose_the_fusion() -> None:
+    dense = [Hit(1, 0.9), Hit(2, 0.2), Hit(3, 0.1)]
+    lexical = [Hit(2, 9.0), Hit(3, 3.0)]
+
+    def order(options: SearchOptions) -> list[int]:
+        return [hit.rowid for hit in fuse(dense, lexical, options)]
+
+    assert order(SearchOptions()) == [1, 2, 3]  # the first is far ahead in one search
+    assert order(SearchOptions(dense_weight=0.3)) == [2, 1, 3]
+    assert order(SearchOptions(fusion="ranks")) == [2, 3, 1]  # two searches against one
 
 
 def test_given_passages_keep_their_order() -> None:
