@@ -348,11 +348,11 @@ def _shape(value: str) -> str:
 
 
 def _shifted(value: str, generator: random.Random) -> str:
-    """Return a number near another: one of its digits, not the first, is changed."""
+    """Return a number near another: one of its later digits is changed (2008 to 2003, not 2908)."""
     digits = [i for i, char in enumerate(value) if char.isdigit()]
     if not digits:
         return value
-    place = digits[-1] if len(digits) == 1 else generator.choice(digits[1:])
+    place = generator.choice(digits[2:] or digits[-1:])
     others = [d for d in "123456789" if d != value[place]]
     return value[:place] + generator.choice(others) + value[place + 1 :]
 

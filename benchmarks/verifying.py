@@ -1,0 +1,342 @@
+"""A verifier on sets that people labelled: how often it is right, and what its numbers are worth.
+
+    python -m benchmarks.verifying --data ../shared/data --cache build/verifying
+    python -m benchmarks.verifying ... --verifier PACKAGE.MODULE:FACTORY --sets wice,fm2 --limit 200
+
+Only the dev parts of `eval.verification` are read, on which no adapter is trained (the overlap
+verifier's calibration was: its figures on wice, fm2 and fever_symmetric flatter it). Judgements are
+kept in --cache under the verifier's identity, so a changed verifier is judged anew. A question with
+several passages is answerable if any one of them answers it, so its support is the greatest.
+
+Three balanced accuracies: `judged` by the verifier's own verdict; `one` at a single threshold for
+all sets; `own` at a threshold of the set itself. Thresholds, and the temperature and bias behind
+`ece_fitted` (Platt 1999), are fitted on the groups of the other four folds, so that no group judges
+itself. `always` and `never` say supported to everything or to nothing, `claim` never reads the
+evidence: character n-grams of the claims alone, fitted on the other folds.
+
+A factory returns `(identity, verifier)`; the verifier needs `judge` only.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.datasets import find_data
+from eval.metrics import auroc, balanced_accuracy, brier, expected_calibration_error
+from eval.statistics import Estimate, bootstrap
+from eval.verification import SETS, LabelledPair, load
+from model.verifier import Judgement, OverlapVerifier, default_calibration
+
+FOLDS = 5
+BATCH = 64  # pairs handed to the verifier at once
+DEV_SETS = [name for name, found in SETS.items() if "dev" in found.files]
+
+Floats = NDArray[np.float64]
+
+
+class Judge(Protocol):
+    """What a verifier must do to be measured."""
+
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
+        """Return a judgement for each (claim, evidence) pair, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The judgements of one set in one language."""
+
+    name: str
+    labels: Floats  # (n,) 0 or 1
+    support: Floats  # (n,) the verifier's probability
+    judged: Floats  # (n,) its own verdict
+    groups: list[str]  # (n,) rows of one group are not independent
+    claims: list[str]  # (n,)
+
+    @property
+    def folds(self) -> NDArray[np.intp]:
+        """The fold of each row, shape (n,), by its group."""
+        return np.array(
+            [int(hashlib.sha256(f"fold/{g}".encode()).hexdigest(), 16) % FOLDS for g in self.groups]
+        )
+
+
+def overlap() -> tuple[str, Judge]:
+    """Return the training-free verifier that ships with Tether."""
+    from app.assembly import build_encoder
+    from app.settings import load_settings
+
+    encoder = build_encoder(load_settings())
+    calibration = json.dumps(asdict(default_calibration()), sort_keys=True)
+    fitted = hashlib.sha256(calibration.encode()).hexdigest()[:12]
+    return f"overlap {encoder.identity.weights_hash[:12]} {fitted}", OverlapVerifier(encoder)
+
+
+def build_verifier(name: str) -> tuple[str, Judge]:
+    """Return what the factory PACKAGE.MODULE:FACTORY gives."""
+    module, _, factory = name.partition(":")
+    made: tuple[str, Judge] = getattr(importlib.import_module(module), factory)()
+    return made
+
+
+class Cache:
+    """Judgements on disk, one file a verifier: a line for each (claim, evidence) pair."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        self._file = folder / f"{name}.jsonl"
+        self._known: dict[str, tuple[float, bool]] = {}
+        if self._file.exists():
+            for line in self._file.read_text("utf-8").splitlines():
+                key, support, supported = json.loads(line)
+                self._known[key] = (support, supported)
+
+    def judge(
+        self, pairs: Sequence[tuple[str, str]], verifier: Judge
+    ) -> tuple[list[Judgement], float]:
+        """Return the judgements of all pairs, and the pairs per second of those judged now."""
+        keys = [hashlib.sha256(json.dumps(pair).encode()).hexdigest() for pair in pairs]
+        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._known}
+        started, waiting = time.perf_counter(), iter(new.items())
+        with self._file.open("a", encoding="utf-8") as out:
+            while batch := list(islice(waiting, BATCH)):
+                judgements = verifier.judge([pair for _, pair in batch])
+                for (key, _), judgement in zip(batch, judgements, strict=True):
+                    self._known[key] = (float(judgement.support), bool(judgement.supported))
+                    out.write(json.dumps([key, *self._known[key]]) + "\n")
+        seconds = time.perf_counter() - started
+        return [Judgement(*self._known[key]) for key in keys], len(new) / seconds if new else 0.0
+
+
+def score(
+    name: str, rows: Sequence[LabelledPair], verifier: Judge, cache: Cache
+) -> tuple[Scores, float]:
+    """Return the judgements of one set, and the pairs per second."""
+    pairs = [(row.claim, text) for row in rows for text in row.evidence]
+    judgements, speed = cache.judge(pairs, verifier)
+    waiting = iter(judgements)
+    best = [list(islice(waiting, len(row.evidence))) for row in rows]
+    scores = Scores(
+        name,
+        labels=np.array([row.label for row in rows], dtype=np.float64),
+        support=np.array([max(j.support for j in found) for found in best]),
+        judged=np.array([float(any(j.supported for j in found)) for found in best]),
+        groups=[row.group for row in rows],
+        claims=[row.claim for row in rows],
+    )
+    return scores, speed
+
+
+# --- Fitting on the other folds -------------------------------------------------------------------
+
+
+def best_threshold(labels: Floats, support: Floats) -> float:
+    """Return the threshold with the greatest balanced accuracy, midway between two scores."""
+    order = np.argsort(support)
+    truth, given = labels[order], support[order]
+    ones, zeros = max(truth.sum(), 1), max((1 - truth).sum(), 1)
+    # Cut before row i: label 1 from there on is right, label 0 before it is right.
+    right = (
+        np.append(truth[::-1].cumsum()[::-1], 0) / ones + np.append(0, (1 - truth).cumsum()) / zeros
+    )
+    cuts = np.concatenate([[given[0] - 1e-9], (given[1:] + given[:-1]) / 2, [given[-1] + 1e-9]])
+    is_cut = np.concatenate([[True], given[1:] > given[:-1], [True]])
+    return float(cuts[np.where(is_cut, right, -1.0).argmax()])
+
+
+def fit_temperature(labels: Floats, support: Floats) -> tuple[float, float]:
+    """Return (temperature, bias) with the least log loss of sigmoid(logit / temperature + bias).
+
+    Newton's method with a light ridge, so that separable rows have a fit as well.
+    """
+    x = np.stack([logit(support), np.ones_like(support)], axis=1)  # (n, 2)
+    weights = np.array([1.0, 0.0])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-x @ weights))
+        gradient = x.T @ (p - labels) + 0.01 * (weights - [1.0, 0.0])
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + 0.01 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights - np.clip(step, -1.0, 1.0)
+        if np.abs(step).max() < 1e-8:
+            break
+    return float(1 / max(weights[0], 1e-3)), float(weights[1])
+
+
+def calibrated(support: Floats, temperature: float, bias: float) -> Floats:
+    """Return probabilities at a temperature and bias."""
+    return 1 / (1 + np.exp(-(logit(support) / temperature + bias)))
+
+
+def logit(support: Floats) -> Floats:
+    """Return log(p / (1 - p)), kept within about +-9."""
+    clipped = np.clip(support, 1e-4, 1 - 1e-4)
+    return np.log(clipped / (1 - clipped))
+
+
+def crossed(
+    scores: Scores, others: Sequence[Scores], use: Callable[[Floats, Floats, Floats], Floats]
+) -> Floats:
+    """Return values for each row that were fitted on the rows of other folds.
+
+    Args:
+        scores: The set to give values for.
+        others: The sets to fit on, usually with this one among them; their rows are pooled.
+        use: Maps labels and support to fit on, and support to apply to, to values.
+    """
+    values = np.empty_like(scores.support)
+    for fold in range(FOLDS):
+        labels = np.concatenate([other.labels[other.folds != fold] for other in others])
+        support = np.concatenate([other.support[other.folds != fold] for other in others])
+        own = scores.folds == fold
+        if own.any():
+            values[own] = use(labels, support, scores.support[own])
+    return values
+
+
+def by_threshold(labels: Floats, support: Floats, applied: Floats) -> Floats:
+    """Fit a threshold and return the verdicts at it."""
+    return (applied >= best_threshold(labels, support)).astype(np.float64)
+
+
+def by_temperature(labels: Floats, support: Floats, applied: Floats) -> Floats:
+    """Fit temperature and bias and return the calibrated probabilities."""
+    return calibrated(applied, *fit_temperature(labels, support))
+
+
+def claim_only(scores: Scores) -> Floats:
+    """Return how supported each claim sounds to a bag of words that never reads evidence."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    counts = CountVectorizer(analyzer="char_wb", ngram_range=(1, 4), min_df=2).fit_transform(
+        scores.claims
+    )
+    values = np.full_like(scores.support, 0.5)
+    for fold in range(FOLDS):
+        own = scores.folds == fold
+        if own.any() and len(set(scores.labels[~own])) == 2:
+            model = LogisticRegression(C=0.1, max_iter=300, class_weight="balanced")
+            model.fit(counts[~own], scores.labels[~own])
+            values[own] = model.predict_proba(counts[own])[:, 1]
+    return values
+
+
+# --- The report -----------------------------------------------------------------------------------
+
+
+def estimates(scores: Scores, everything: Sequence[Scores], seed: int) -> dict[str, Estimate]:
+    """Return every figure of one set with its interval over whole groups."""
+    labels, support = scores.labels, scores.support
+    one = crossed(scores, everything, by_threshold)
+    own = crossed(scores, [scores], by_threshold)
+    fitted = crossed(scores, [scores], by_temperature)
+    bare = claim_only(scores)
+
+    def interval(metric: Callable[[Floats, Floats], float], values: Floats) -> Estimate:
+        return bootstrap(lambda rows: metric(labels[rows], values[rows]), scores.groups, seed=seed)
+
+    return {
+        "judged": interval(balanced_accuracy, scores.judged),
+        "one": interval(balanced_accuracy, one),
+        "own": interval(balanced_accuracy, own),
+        "auroc": interval(auroc, support),
+        "ece": interval(expected_calibration_error, support),
+        "ece_fitted": interval(expected_calibration_error, fitted),
+        "brier": interval(brier, support),
+        "always": interval(balanced_accuracy, np.ones_like(labels)),
+        "never": interval(balanced_accuracy, np.zeros_like(labels)),
+        "claim": interval(balanced_accuracy, (bare >= 0.5).astype(np.float64)),
+        "accuracy_judged": interval(lambda a, b: float((a == b).mean()), scores.judged),
+        "accuracy_own": interval(lambda a, b: float((a == b).mean()), own),
+    }
+
+
+def report(
+    everything: Sequence[Scores], speeds: Sequence[float], identity: str, seed: int
+) -> dict[str, Any]:
+    """Return all figures as a record, and print them as a table."""
+    record: dict[str, Any] = {"verifier": identity, "seed": seed, "sets": {}}
+    print(f"verifier: {identity}")
+    for scores, speed in zip(everything, speeds, strict=True):
+        found = estimates(scores, everything, seed)
+        temperature, bias = fit_temperature(scores.labels, scores.support)
+        threshold = best_threshold(scores.labels, scores.support)
+        share = float(scores.labels.mean())
+        print(f"\n{scores.name}  (label 1: {share:.2f}; {found['judged'].clusters} groups)")
+        for name, estimate in found.items():
+            print(f"  {name:16}{estimate}")
+        print(f"  fitted on all: threshold {threshold:.4f}, temperature {temperature:.3f},"
+              f" bias {bias:+.3f}")  # fmt: skip
+        print(f"  pairs a second  {speed:.1f}" if speed else "  pairs a second  (all remembered)")
+        record["sets"][scores.name] = {
+            **{name: asdict(estimate) for name, estimate in found.items()},
+            "share": share,
+            "threshold": threshold,
+            "temperature": temperature,
+            "bias": bias,
+            "pairs_per_second": speed or None,
+        }
+    labels = np.concatenate([scores.labels for scores in everything])
+    support = np.concatenate([scores.support for scores in everything])
+    record["threshold"] = best_threshold(labels, support)
+    record["temperature"], record["bias"] = fit_temperature(labels, support)
+    print(f"\nall sets: threshold {record['threshold']:.4f}, temperature"
+          f" {record['temperature']:.3f}, bias {record['bias']:+.3f}")  # fmt: skip
+    return record
+
+
+def parts_of(name: str, data: Path, limit: int | None) -> dict[str, list[LabelledPair]]:
+    """Return the dev rows of a set by what they are reported as: a set of two languages is two.
+
+    A limit takes whole groups in the order of their hash.
+    """
+    rows = sorted(
+        load(name, "dev", data), key=lambda r: hashlib.sha256(r.group.encode()).hexdigest()
+    )
+    languages = sorted({row.language for row in rows})
+    return {
+        name if len(languages) == 1 else f"{name}-{language}": [
+            row for row in rows if row.language == language
+        ][:limit]
+        for language in languages
+    }
+
+
+def main() -> None:
+    """Judge all sets and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--cache", type=Path, required=True, help="folder of judgements")
+    parser.add_argument("--verifier", default="benchmarks.verifying:overlap")
+    parser.add_argument("--sets", default=",".join(DEV_SETS))
+    parser.add_argument("--limit", type=int, help="rows a set and language")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    data = find_data(arguments.data)
+    identity, verifier = build_verifier(arguments.verifier)
+    cache = Cache(arguments.cache, identity)
+    everything, speeds = [], []
+    for name in arguments.sets.split(","):
+        for label, rows in parts_of(name, data, arguments.limit).items():
+            scores, speed = score(label, rows, verifier, cache)
+            everything.append(scores)
+            speeds.append(speed)
+    record = report(everything, speeds, identity, arguments.seed)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
