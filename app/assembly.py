@@ -14,6 +14,7 @@ from model.adapters import (
     shipped_adapter,
 )
 from model.assistant import Assistant
+from model.export import export_two_files
 from model.generators import (
     Generator,
     LlamaCppGenerator,
@@ -196,6 +197,26 @@ def describe_models(settings: Settings) -> list[dict[str, Any]]:
         {"role": "encoder"} | _weights_row(encoder, settings.encoder.device),
         {"role": "generator"} | _weights_row(generator, device) | {"backend": backend},
     ]
+
+
+def export_generator(settings: Settings, folder: Path, *, replace: bool = False) -> list[Path]:
+    """Write the generator in force, its adapter merged, as the two-file model into a folder.
+
+    Raises:
+        SettingsError: The generator is no GGUF file.
+        WeightsError: The adapter does not fit, or the disk is full.
+    """
+    chosen = settings.generator
+    if chosen.model != DEFAULT_GENERATOR and not chosen.model.lower().endswith(".gguf"):
+        raise SettingsError(
+            f"only a GGUF file can be exported, and {chosen.model} is none; set generator.model ="
+            f" {DEFAULT_GENERATOR}, or the path of a .gguf file"
+        )
+    adapter = resolve_adapter(settings)
+    base = generator_gguf(settings)
+    if adapter:
+        require_base(adapter, chosen.model, base_hash(base, settings.home))
+    return export_two_files(folder, base, adapter, resolve_prompt(settings), replace=replace)
 
 
 def describe_adapters(settings: Settings) -> list[dict[str, Any]]:

@@ -350,18 +350,44 @@ def rebuild(flags: Flags, collection: str | None) -> None:
 
 
 @click.command(name="export")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("target", metavar="FILE|FOLDER/", type=click.Path())
 @collection_option
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--model", "as_model", is_flag=True, help="Write the model, into a folder.")
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
 @pass_flags
-def export_(flags: Flags, file: Path, collection: str | None, force: bool) -> None:
-    """Write a collection to one file, with which another machine can import it."""
+def export_(flags: Flags, target: str, collection: str | None, as_model: bool, force: bool) -> None:
+    """Write a collection to one file, or the model to a folder.
+
+    A file holds a collection, with which another machine can import it. A folder (one that exists,
+    or a name that ends in "/") gets the generator in force as two files: model.gguf with its
+    adapter merged in, and answer.py, which answers with it and needs nothing else of Tether.
+    """
     settings = flags.settings(collection=collection)
+    if as_model or (
+        collection is None and (target.endswith(("/", os.sep)) or Path(target).is_dir())
+    ):
+        _export_model(settings, Path(target), force=force)
+        return
+    from ingest.errors import UsageError
     from retrieval.maintenance import export_collection
+
+    file = Path(target)
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; name a file to write the collection to")
 
     export_collection(settings.home, settings.collection, file, replace=force)
     size = file.stat().st_size / 1e6
     click.echo(shown(f"collection {settings.collection} is in {file} ({size:.1f} MB)"))
+
+
+def _export_model(settings: "Settings", folder: Path, *, force: bool) -> None:
+    """Write the two-file model of the generator in force, and say so."""
+    from app.assembly import export_generator
+
+    written = export_generator(settings, folder, replace=force)
+    for path in written:
+        click.echo(shown(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
+    click.echo(shown(f"ask it with: python {written[-1]} QUESTION FILE ..."))
 
 
 @click.command(name="import")
