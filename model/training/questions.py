@@ -244,7 +244,7 @@ class _Maker:
         if question_language(row.question) != row.language:
             return None  # the prompt would speak the other language
         draft = self._draft(kind, row, rng)
-        return None if draft is None else self._finish(kind, row, draft, rng)
+        return self._finish(kind, row, draft, rng) if draft and draft.passages else None
 
     def _draft(self, kind: Kind, row: QuestionRow, rng: random.Random) -> _Draft | None:
         """Return passages and what is to be said, before packing."""
@@ -253,30 +253,42 @@ class _Maker:
             return None
         found = self.search(row.question, top_k=SEARCHED)
         own = [one for one in found if one.chunk.text in row.context]
-        count = rng.randint(self.options.fewest_passages, self.options.most_passages)
         others = _distractors(found, row, rng)
-        if answer is None:
-            return _Draft((*own[:1], *others[: count - 1])) if own and others else None
-        if kind == "missing":
-            return _Draft(tuple(others[:count]), absent=row.answers) if others else None
+        count = rng.randint(self.options.fewest_passages, self.options.most_passages)
+        if answer is None or kind == "missing":
+            kept = own[:1] if answer is None else []
+            return _Draft((*kept, *others[: count - len(kept)]), absent=row.answers)
         gold = next((one for one in own if _holds(one.chunk.text, answer)), None)
         if gold is None:
             return None
-        around = tuple(others[: count - 1])
+        if kind in ("contradiction", "counterfactual"):
+            return self._swapped(kind, row, (answer, gold), others[: count - 1], rng)
         if kind == "gold":
-            return _Draft((gold, *around), said=((answer, gold),))
-        if kind == "partial":
-            rest = _without(gold, row.answers)
-            return _Draft((rest, *around), absent=row.answers) if rest else None
-        other = self.swaps.other(row, answer, [gold, *around], rng)
+            return _Draft((gold, *others[: count - 1]), said=((answer, gold),))
+        rest = _without(gold, row.answers)
+        return _Draft((*rest, *others[: count - 1]), absent=row.answers) if rest else None
+
+    def _swapped(
+        self,
+        kind: Kind,
+        row: QuestionRow,
+        said: tuple[str, Passage],
+        others: Sequence[Passage],
+        rng: random.Random,
+    ) -> _Draft | None:
+        """Return a draft where another answer stands in the place of the right one, or beside it.
+
+        Of two passages that disagree none is the better one, so a faithful answer names both.
+        """
+        answer, gold = said
+        other = self.swaps.other(row, answer, [gold, *others], rng)
         if other is None:
             return None
         if kind == "counterfactual":
             changed = _rewritten(gold, _replaced(gold.chunk.text, answer, other))
-            return _Draft((changed, *around), said=((other, changed),), absent=(answer,))
-        # Two passages that disagree: no passage is the better one, so a faithful answer names both.
+            return _Draft((changed, *others), said=((other, changed),), absent=(answer,))
         rival = _rewritten(gold, _replaced(_window(gold.chunk.text, answer, rng), answer, other))
-        return _Draft((gold, rival, *around[: count - 2]), said=((answer, gold), (other, rival)))
+        return _Draft((gold, rival, *others[:-1]), said=(said, (other, rival)))
 
     def _finish(
         self, kind: Kind, row: QuestionRow, draft: _Draft, rng: random.Random
@@ -340,15 +352,15 @@ def _rewritten(passage: Passage, text: str) -> Passage:
     return replace(passage, chunk=chunk)
 
 
-def _without(passage: Passage, answers: Sequence[str]) -> Passage | None:
-    """Return the passage without the sentences that hold an answer, None if little is left."""
+def _without(passage: Passage, answers: Sequence[str]) -> list[Passage]:
+    """Return the passage without the sentences that hold an answer, none if nothing is left."""
     text = passage.chunk.text
     kept = [
         text[start:end]
         for start, end in split_sentences(text)
         if not any(_holds(text[start:end], answer) for answer in answers)
     ]
-    return _rewritten(passage, " ".join(kept)) if kept else None
+    return [_rewritten(passage, " ".join(kept))] if kept else []
 
 
 def _window(text: str, answer: str, rng: random.Random) -> str:
@@ -423,15 +435,20 @@ def answer_type(question: str, answer: str, language: Language) -> str | None:
     if _NUMBER.search(answer):
         form = _NUMBER.sub("#", _YEAR.sub("Y", _MONTH.sub("M", answer)))
         return f"{language} {form.lower()}"
-    if language == "zh":
-        if _CHINESE_NUMBER.fullmatch(answer):
-            return f"zh {answer[-1]} {len(answer)}"
-        if _CHINESE_WHO.search(question):
-            if answer[-1] in "人族":  # a people
-                return None
-            return "zh who" if 2 <= len(answer) <= 4 else "zh who, long"
-        noun = _CHINESE_NOUN.search(question)
-        return f"zh {noun[1]}" if noun else None
+    return _chinese_type(question, answer) if language == "zh" else _english_type(question, answer)
+
+
+def _chinese_type(question: str, answer: str) -> str | None:
+    if _CHINESE_NUMBER.fullmatch(answer):
+        return f"zh {answer[-1]} {len(answer)}"
+    if _CHINESE_WHO.search(question):
+        is_people = answer[-1] in "人族"
+        return None if is_people else f"zh who {len(answer) > 4}"
+    noun = _CHINESE_NOUN.search(question)
+    return f"zh {noun[1]}" if noun else None
+
+
+def _english_type(question: str, answer: str) -> str | None:
     is_name = all(word[0].isupper() for word in answer.split() if word not in _SMALL)
     if not (is_name and answer[0].isupper()):
         return None
