@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from eval.cases import Case, sample
-from eval.datasets import SETS, find_data, load
+from eval.datasets import (
+    QUESTION_LICENCES,
+    QUESTION_SETS,
+    SETS,
+    find_data,
+    hotpot_cases,
+    load,
+    question_rows,
+    rgb_cases,
+)
 from ingest.documents import content_id
 from ingest.errors import UsageError
 
@@ -32,8 +41,15 @@ SUPPLIED = {
 }
 
 
+SUPPLIED_SETS = {
+    "zh_refine": "rgb/zh_refine.dev.jsonl.gz",
+    "en_fact": "rgb/en_fact.dev.jsonl.gz",
+    "hotpotqa": "hotpotqa/hotpotqa.dev.jsonl.gz",
+}
+
+
 def write(data: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    path = data / SETS[name]
+    path = data / {**SETS, **QUESTION_SETS, **SUPPLIED_SETS}[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -109,3 +125,57 @@ def test_a_sample_is_seeded_and_grows_by_appending() -> None:
     assert sorted(c.id for c in sample(everything, None, seed=1)) == sorted(
         c.id for c in everything
     )
+
+
+def test_questions_to_train_on_leave_out_measured_paragraphs(tmp_path: Path) -> None:
+    other = BRIDGE | {"id": "en-3", "context": "Oan sold the bridge.", "title": "Zarnith"}
+    write(tmp_path, "squad-train", [BRIDGE, NOBODY, other])
+    write(tmp_path, "xquad", [BRIDGE])
+    everything = question_rows("squad-train", tmp_path)
+    assert [row.answers for row in everything] == [("Mara Oan", "Oan"), (), ("Mara Oan", "Oan")]
+    assert everything[0].group == everything[1].group == f"en:{everything[0].group[3:]}"
+    assert [row.answerable for row in everything] == [True, False, True]
+    (row,) = question_rows("squad-train", tmp_path, without=["xquad"])
+    assert row.context == "Oan sold the bridge."
+    assert row.group == "en:zarnith"
+    assert QUESTION_SETS.keys() == QUESTION_LICENCES.keys()
+    with pytest.raises(UsageError, match="choose from: squad-train"):
+        question_rows("cmrc2018-train", tmp_path)
+
+
+RGB = {
+    "id": "zh-1",
+    "lang": "zh",
+    "question": "谁？",
+    "answers": ["玛拉", ["一", "1"]],
+    "positive": ["好1", "好2", "好3"],
+    "negative": [f"噪{i}" for i in range(9)],
+    "wrong": ["错1", "错2", "错3"],
+    "fake_answer": "假",
+}
+
+
+@pytest.mark.parametrize(("noise", "good"), [(0.0, 3), (0.4, 3), (0.5, 2), (0.8, 1), (1.0, 0)])
+def test_rgb_at_a_share_of_noise(tmp_path: Path, noise: float, good: int) -> None:
+    write(tmp_path, "zh_refine", [RGB])
+    (case,) = rgb_cases("zh_refine", tmp_path, noise=noise)
+    assert len(set(case.contexts)) == 5
+    assert sum(context.startswith("好") for context in case.contexts) == good
+    assert case.answerable == bool(good)
+    assert case.answers == (("玛拉", "一", "1") if good else ())
+    assert rgb_cases("zh_refine", tmp_path, noise=noise) == [case]
+
+
+def test_rgb_with_false_passages_expects_what_they_say(tmp_path: Path) -> None:
+    write(tmp_path, "en_fact", [RGB])
+    (case,) = rgb_cases("en_fact", tmp_path, noise=0.4, wrong=True)
+    assert case.answers == ("假",)
+    assert sum(context.startswith("错") for context in case.contexts) == 3
+
+
+def test_hotpot_passages_are_shuffled_by_seed(tmp_path: Path) -> None:
+    write(tmp_path, "hotpotqa", [RGB])
+    (case,) = hotpot_cases(tmp_path, seed=1)
+    assert sorted(case.contexts) == sorted([*RGB["positive"], *RGB["negative"]])
+    assert case.contexts[:3] != ("好1", "好2", "好3")
+    assert hotpot_cases(tmp_path, seed=1) == [case]

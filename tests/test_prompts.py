@@ -3,8 +3,9 @@
 import pytest
 
 from ingest.documents import Chunk
+from model.claims import DraftClaim, read
 from model.evidence import sentences_of
-from model.prompts import PromptOptions, build_prompt, pack
+from model.prompts import TRAINED, PromptOptions, build_prompt, completion, pack
 from retrieval.passages import Passage
 
 TEXTS = ["One. Two is here. Three.", "Four. Five."]
@@ -50,6 +51,35 @@ def test_only_chat_models_are_shown_how_to_cite() -> None:
     prompt = build_prompt("Who?", [(1, "Ola.")], PromptOptions())
     assert "Marta Lindqvist [2]" in prompt.as_messages()[2]["content"]
     assert "Answer: Marta Lindqvist\n" in prompt.as_text()
+
+
+def test_a_trained_adapter_reads_a_bare_prompt() -> None:
+    english = build_prompt("Who?", [(2, "Ola."), (1, "Fenn.")], TRAINED)
+    chinese = build_prompt("谁设计的？", [(1, "林望舒。")], TRAINED)
+    assert english.as_text() == "[2] Ola.\n[1] Fenn.\nQuestion: Who?\nAnswer:"
+    assert chinese.as_text() == "[1] 林望舒。\n问题： 谁设计的？\n答案："
+    assert english.stop == chinese.stop == ("\n",)
+    assert english.as_messages() == [{"role": "user", "content": english.user}]
+
+
+@pytest.mark.parametrize(
+    ("question", "claims", "written"),
+    [
+        ("Who?", [("Marta Lindqvist", 2)], " Marta Lindqvist [2]"),
+        ("谁？", [("林望舒", 2)], "林望舒[2]"),
+        ("When?", [("1931", 3), ("1932", 1)], " 1931 [3]. 1932 [1]."),
+        ("何时？", [("1931年", 3), ("1932年", 1)], "1931年[3]。1932年[1]。"),
+        ("Who?", [], " The passages do not say."),
+        ("谁？", [], "资料没有说明。"),
+    ],
+)
+def test_what_a_trained_adapter_writes_is_read_as_it_was_meant(
+    question: str, claims: list[tuple[str, int]], written: str
+) -> None:
+    assert completion(question, claims) == written
+    stop = "。" if question.endswith("？") else "."
+    ending = stop if len(claims) > 1 else ""
+    assert read(written, [1, 2, 3]) == [DraftClaim(t + ending, (n,)) for t, n in claims]
 
 
 def test_everything_fits_a_large_budget() -> None:

@@ -17,12 +17,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from itertools import accumulate
 from typing import Literal, Protocol
 
 from ingest.documents import Chunk, chunk_id, content_id
 from ingest.errors import UsageError
 from ingest.languages import question_language, split_sentences
 from model.answers import Answer
+from model.claims import read
 from model.evidence import normalise
 from model.generators import Decoding, Generator
 from model.prompts import TRAINED, CountTokens, Prompt, build_prompt, completion, pack
@@ -190,10 +192,15 @@ def _plan(mixture: Mixture, most: int, rng: random.Random, *, has_unanswerable: 
     shares: dict[Kind, float] = asdict(mixture)  # type: ignore[assignment]
     if not has_unanswerable:
         shares["missing"] += shares.pop("unanswerable")
-    total = sum(shares.values())
-    kinds = [kind for kind, share in shares.items() for _ in range(round(most * share / total))]
+    scale = most / sum(shares.values())
+    ends = [round(end * scale) for end in accumulate(shares.values())]  # so that they fill `most`
+    kinds = [
+        kind
+        for kind, start, end in zip(shares, [0, *ends], ends, strict=False)
+        for _ in range(start, end)
+    ]
     rng.shuffle(kinds)
-    return kinds[:most]
+    return kinds
 
 
 class _Queue:
@@ -314,8 +321,11 @@ class _Maker:
         places = [number for number, _ in packed]
         said.sort(key=lambda claim: places.index(claim[1]))  # as they are read
         question = convert(row.question.strip())
+        reply = completion(question, said)
+        if [claim.cited for claim in read(reply, places)] != [(number,) for _, number in said]:
+            return None  # an answer that reads as two sentences, such as "A. A. Michelson"
         prompt = build_prompt(question, packed, TRAINED).as_text()
-        return Example(prompt, completion(question, said), kind, row.language, row.group)
+        return Example(prompt, reply, kind, row.language, row.group)
 
 
 def shortest_answer(row: QuestionRow) -> str | None:
