@@ -186,9 +186,7 @@ def _counter(home: Path) -> Callable[[str], int]:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the question sets.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where to write.")
-@click.option(
-    "--rows", default=12_000, show_default=True, help="Training examples, both languages."
-)
+@click.option("--rows", default=12_000, show_default=True, help="Training examples, in all.")
 @click.option("--dev", default=300, show_default=True, help="Dev examples, both languages.")
 @click.option("--paragraphs", type=int, help="Most paragraphs of a language; all if not given.")
 @click.option("--seed", default=0, show_default=True)
