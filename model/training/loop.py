@@ -28,7 +28,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -157,11 +157,7 @@ class _Run:
         self.processes, self.on_step = processes, on_step
         self.device = pick_device(options.device, processes.local_rank)
         self.sizes = list(task.sizes())
-        if len(self.sizes) < 2:
-            raise TrainingError(
-                f"training needs at least two usable examples, there are {len(self.sizes)}:"
-                " give more, or raise the limit on their length"
-            )
+        _require_examples(self.sizes)
         if options.accumulate < processes.size:
             raise SettingsError(
                 f"{processes.size} processes share the micro-batches of a step, and there are"
@@ -213,7 +209,7 @@ class _Run:
         total, weight = 0.0, 0.0
         for number in self.processes.mine(len(batches)):
             torch.manual_seed(_step_seed(self.options.seed, self.state.step, number))
-            with self._autocast():
+            with autocast(self.options, self.device):
                 loss, counted = self.task.loss(batches[number])
             loss.backward()  # type: ignore[no-untyped-call]
             total, weight = total + float(loss.detach()), weight + counted
@@ -259,12 +255,6 @@ class _Run:
             torch._foreach_mul_(gradients, self.options.clip / norm)
         return norm
 
-    def _autocast(self) -> Any:  # noqa: ANN401 - either of two context managers
-        wanted = self.options.precision
-        if wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda"):
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
-
     # --- how far
 
     def _share(self, ahead: float = 0.0) -> float:
@@ -299,7 +289,7 @@ class _Run:
         figures: dict[str, float] = {}
         if self.processes.rank == 0:
             self.task.module.eval()
-            with torch.no_grad(), self._autocast():
+            with torch.no_grad(), autocast(self.options, self.device):
                 figures = {key: float(value) for key, value in self.task.evaluate().items()}
         loss = figures.get("loss", math.nan)  # without a dev set, the newest weights are the best
         known = "loss" in figures and not math.isfinite(loss)
@@ -468,6 +458,21 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
 
 
+def autocast(options: TrainingOptions, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which a loss is computed: bf16 if asked for, or by itself on a GPU."""
+    if options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda"):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def _require_examples(sizes: Sequence[int]) -> None:
+    if len(sizes) < 2:
+        raise TrainingError(
+            f"training needs at least two usable examples, there are {len(sizes)}:"
+            " give more, or raise the limit on their length"
+        )
+
+
 def _optimizer(
     parameters: Mapping[str, torch.nn.Parameter], options: TrainingOptions
 ) -> torch.optim.AdamW:
@@ -570,3 +575,80 @@ def _bar(total: int, done: int, rank: int) -> "tqdm[Any]":
     """Return a progress bar with the time left, quiet if stderr is not a terminal."""
     quiet = rank != 0 or not sys.stderr.isatty()
     return tqdm(total=total, initial=done, desc="training", unit="step", disable=quiet)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take, before it is started."""
+
+    steps: int
+    tokens: int  # of all steps, without padding
+    padded_tokens: int
+    seconds: float  # of the steps; dev evaluation comes on top
+    bytes: int  # memory at the peak
+    trainable: int  # parameters
+
+
+def estimate(task: Task, options: TrainingOptions) -> Estimate:
+    """Return what `train` would take, from a few micro-batches that change nothing.
+
+    The longest micro-batch, for the peak of memory, and some drawn evenly are run forward and
+    backward; their seconds a padded token are carried over to the rest. On a CPU the peak is this
+    process's own so far.
+
+    Raises:
+        TrainingError: Too few examples, or nothing to train.
+        SettingsError: There is no such device.
+    """
+    device = pick_device(options.device)
+    sizes = list(task.sizes())
+    _require_examples(sizes)
+    steps = plan(sizes, options)
+    task.module.to(device).train()
+    parameters = trainable(task.module)
+    batches = [batch for step in steps for batch in step]
+    sample = sorted(batches, key=lambda batch: -_padded_tokens(batch, sizes))
+    sample = [sample[0], *sample[:: max(1, len(sample) // 3)][:3]]  # the first warms up
+    spent = [_dry_seconds(task, batch, options, device) for batch in sample]
+    task.module.zero_grad(set_to_none=True)
+    padded = sum(_padded_tokens(batch, sizes) for batch in batches)
+    rate = sum(spent[1:]) / sum(_padded_tokens(batch, sizes) for batch in sample[1:])
+    seconds = padded * rate
+    if options.minutes is not None and seconds > 60 * options.minutes:
+        share = 60 * options.minutes / seconds
+        seconds, padded = 60 * options.minutes, round(padded * share)
+        steps = steps[: max(1, round(len(steps) * share))]
+    count = sum(parameter.numel() for parameter in parameters.values())
+    return Estimate(
+        steps=len(steps),
+        tokens=sum(sizes[row] for step in steps for batch in step for row in batch),
+        padded_tokens=padded,
+        seconds=seconds,
+        bytes=_peak_bytes(device) + 8 * count,  # AdamW's two moments come with the first step
+        trainable=count,
+    )
+
+
+def _padded_tokens(batch: Batch, sizes: Sequence[int]) -> int:
+    return len(batch) * max(sizes[row] for row in batch)
+
+
+def _dry_seconds(task: Task, batch: Batch, options: TrainingOptions, device: torch.device) -> float:
+    begun = time.monotonic()
+    with autocast(options, device):
+        loss, _ = task.loss(batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - begun
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -337,6 +337,7 @@ class CausalTask:
         if self._forgetting.interpolation < 1:
             interpolate(self.module, self.start, self._forgetting.interpolation)
 
+    @torch.no_grad()
     def _measured(self, rows: list[Row]) -> dict[str, float]:
         total = tokens = right = whole = 0.0
         for batch_rows in micro_batches([len(row.ids) for row in rows], 4096, 0, 0):
