@@ -532,7 +532,7 @@ class TransformersGenerator:
         chosen = torch.tensor([list(ids[:count])], device=self._device)  # (1, count)
         with torch.no_grad():
             if self._is_seq2seq:
-                start = self._model.config.decoder_start_token_id
+                start = self._model.generation_config.decoder_start_token_id
                 first = torch.full((1, 1), start, device=self._device)
                 fed = torch.cat([first, chosen[:, :-1]], dim=1)
                 logits = self._model(**inputs, decoder_input_ids=fed).logits

@@ -227,7 +227,7 @@ def test_gemma_as_two_files(gemma_gguf: Path, tmp_path: Path) -> None:
         says(out / MODEL, tokens=8),
     )
     assert merged[0][:8] == adapted[0][:8]
-    assert merged[1][0] == pytest.approx(adapted[1][0], abs=0.1)
+    assert merged[1][0] == pytest.approx(adapted[1][0], abs=0.2)  # 8 bits of a random adapter
     done = ask(out, "Who built the Zarnith bridge?", given=NOTES)
     assert "Ola Fenn" in done.stdout, done.stderr
     assert "[2]" in done.stdout

@@ -24,6 +24,7 @@ from model.generators import (
     TransformersGenerator,
 )
 from model.prompts import Prompt
+from tests.tiny_lora import build_lora
 from tests.tiny_models import CHAT_TEMPLATE, build_gguf_model, build_transformers_model
 
 PROMPT = Prompt(
@@ -60,6 +61,9 @@ class TestScripted:
         assert list(ScriptedGenerator(default="abcdefghi").stream(PROMPT, SHORT)) == [
             "abcd", "efgh", "i",
         ]  # fmt: skip
+        scores: list[float] = []
+        pieces = list(ScriptedGenerator(default="abcdefghi").stream(PROMPT, SHORT, scores))
+        assert scores == [0.0] * len(pieces)
         assert ScriptedGenerator().count_tokens("港口!") == 2
         assert ScriptedGenerator().identity.backend == "scripted"
 
@@ -147,6 +151,56 @@ class TestTransformers:
         beam = replace(SHORT, strategy="beam", beams=3)
         mark = text_of(loaded["llama"], decoding=beam)[4:6]
         assert mark not in text_of(loaded["llama"], replace(PROMPT, stop=(mark,)), beam)
+
+    @pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
+    def test_scores_are_those_of_the_tokens_of_the_text(
+        self, tiny: TransformersGenerator, strategy: str
+    ) -> None:
+        decoding = replace(SHORT, strategy=cast("Any", strategy), beams=2)
+        scores: list[float] = []
+        whole = "".join(tiny.stream(PROMPT, decoding, scores))
+        assert whole == text_of(tiny, decoding=decoding)
+        assert 0 < len(scores) <= SHORT.max_new_tokens
+        assert all(score < 0 for score in scores)
+        assert len(set(scores)) > 1
+        if strategy == "greedy" and tiny.identity.name != "chat":
+            stopped: list[float] = []
+            later = range(len(whole) // 3, len(whole))
+            mark = next(m for at in later if whole.index(m := whole[at : at + 2]) == at)
+            part = "".join(tiny.stream(replace(PROMPT, stop=(mark,)), decoding, stopped))
+            assert 0 < len(part) < len(whole)
+            assert stopped == pytest.approx(scores[: len(stopped)], abs=1e-3)
+            assert len(stopped) < len(scores)
+
+    def test_scores_by_hand(self, loaded: dict[str, TransformersGenerator]) -> None:
+        import torch
+
+        llama = loaded["llama"]
+        scores: list[float] = []
+        list(llama.stream(PROMPT, replace(SHORT, max_new_tokens=3), scores))
+        ids = llama._encode(PROMPT)["input_ids"]
+        for score in scores:
+            with torch.no_grad():
+                chances = llama._model(ids).logits[0, -1].log_softmax(dim=-1)
+            assert score == pytest.approx(float(chances.max()), abs=1e-4)
+            ids = torch.cat([ids, chances.argmax()[None, None]], dim=1)
+
+    def test_an_adapter_changes_what_it_says(
+        self, models: Path, loaded: dict[str, TransformersGenerator], tmp_path: Path
+    ) -> None:
+        folder = build_lora(tmp_path / "适配器")
+        source = str(models / "llama")
+        adapted = TransformersGenerator(source, name="a", device="cpu", adapter=folder)
+        assert text_of(adapted) != text_of(loaded["llama"])
+        idle = build_lora(tmp_path / "idle", strength=0.0)
+        same = TransformersGenerator(source, name="a", device="cpu", adapter=idle)
+        assert text_of(same) == text_of(loaded["llama"])
+        wrong = build_lora(tmp_path / "wrong", {"self_attn.q_proj": (48, 32)})
+        (idle / "adapter_model.safetensors").rename(idle / "adapter_model.bin")
+        for bad in (wrong, idle):
+            with pytest.raises(WeightsError) as error:
+                TransformersGenerator(source, name="a", device="cpu", adapter=bad)
+            one_line(error)
 
     def test_a_chat_model_reads_turns_and_ends_its_own(
         self, models: Path, loaded: dict[str, TransformersGenerator]
@@ -273,6 +327,17 @@ class TestAnyGguf:
         other_cue = replace(PROMPT, cue="Reply:")
         assert text_of(chat, other_cue) == text_of(chat)
         assert text_of(base, other_cue) != text_of(base)
+
+    def test_scores_come_with_the_text(self, tiny_gguf: dict[str, LlamaCppGenerator]) -> None:
+        for generator in tiny_gguf.values():
+            scores: list[float] = []
+            text = "".join(generator.stream(PROMPT, SHORT, scores))
+            assert text == text_of(generator)
+            assert 0 < len(scores) <= SHORT.max_new_tokens
+            assert all(score <= 0 for score in scores) and min(scores) < 0
+            again: list[float] = []
+            list(generator.stream(PROMPT, replace(SHORT, max_new_tokens=4), again))
+            assert again == pytest.approx(scores[: len(again)], abs=0.05)
 
     def test_one_that_is_dropped_at_once_ends(
         self, tiny_gguf: dict[str, LlamaCppGenerator], tmp_path: Path
@@ -507,6 +572,25 @@ class TestOpenAI:
         assert (body["prompt"], body["stop"]) == (BRIDGE.as_text(), ["\n"])
         assert (body["temperature"], body["top_p"], body["seed"]) == (1.5, 1.0, 1)
 
+    def test_scores_in_either_form_and_from_a_server_that_has_none(self, server: _Server) -> None:
+        content = [{"token": "Ola", "logprob": -0.5}, {"token": "!", "logprob": -2}]
+        chunk = {"delta": {"content": "Ola!"}, "logprobs": {"content": content}}
+        server.reply = events({"choices": [chunk]}, {"choices": [{"delta": {}, "logprobs": None}]})
+        scores: list[float] = []
+        list(OpenAIGenerator(server.url, model="m").stream(PROMPT, SHORT, scores))
+        assert scores == [-0.5, -2.0]
+        logprobs = {"tokens": ["O", "la"], "token_logprobs": [None, -0.25]}
+        server.reply = events({"choices": [{"text": "Ola", "logprobs": logprobs}]})
+        completion = OpenAIGenerator(server.url, model="m", style="completion")
+        list(completion.stream(PROMPT, SHORT, scores := []))
+        assert scores == [-0.25]
+        server.reply = events(delta("yes"))
+        list(OpenAIGenerator(server.url, model="m").stream(PROMPT, SHORT, scores := []))
+        assert scores == []
+        text_of(OpenAIGenerator(server.url, model="m"))
+        asked = [body.get("logprobs") for _, _, body in server.requests]
+        assert asked == [True, 1, True, None]
+
     def test_a_finish_reason_ends_a_stream_as_well(self, server: _Server) -> None:
         last = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
         server.reply = events(delta("yes"), last, {"choices": [], "usage": {}}, done=False)
@@ -543,6 +627,7 @@ class TestOpenAI:
             b'data: {"choices": [{"delta"\n\n',
             b"data: 5\n\n",
             b'data: {"choices": [5]}\n\n',
+            b'data: {"choices": [{"text": "a", "logprobs": {"content": [{}]}}]}\n\n',
             events(delta("Ola"), done=False),
             events({"error": {"message": "out of\nmemory"}}),
             b'{"choices": [{"message": {"content": "not a stream"}}]}',
@@ -552,7 +637,7 @@ class TestOpenAI:
     def test_a_broken_stream(self, server: _Server, reply: bytes) -> None:
         server.reply = reply
         with pytest.raises(GeneratorError, match="try again") as error:
-            text_of(OpenAIGenerator(server.url, model="m"))
+            "".join(OpenAIGenerator(server.url, model="m").stream(PROMPT, SHORT, []))
         one_line(error)
 
     def test_a_connection_cut_in_the_middle(self, server: _Server) -> None:
