@@ -560,7 +560,9 @@ def _unanswerable(
     if not answered:
         return None
     stated = _stated(generator.choice(answered), options, generator, own=False)
-    return stated and (
+    if stated is None:
+        return None
+    return (
         _pair(row, stated.row.question, stated.evidence, 1, kind),
         _pair(row, row.question, stated.evidence, 0, kind),
     )
