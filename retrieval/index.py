@@ -5,8 +5,9 @@ SQLite holds the vectors; the snapshot can be lost at any time. On disk it is
 file. It is mapped into memory, so the first query after a start reads only what it needs. Rows that
 came since the snapshot's generation are searched exactly in memory, rows that went are left out,
 and the best candidates of both are scored with the vectors in SQLite: every score is an exact
-cosine. Small collections are searched exactly. Larger ones are clustered, each vector one bit a
-dimension (Gao and Long, "RaBitQ", SIGMOD 2024): 70 bytes a row, for which such rescoring makes up.
+cosine. Small collections are searched exactly. Larger ones are clustered, each vector two bits a
+dimension (Gao and others, "Practical and Asymptotically Optimal Quantization", SIGMOD 2025): 130
+bytes a row at 384 dimensions, for which such rescoring makes up.
 Knows nothing of texts or ranking.
 """
 
@@ -33,11 +34,12 @@ from retrieval.store import Collection, replace_file
 
 MANIFEST = "manifest.json"
 METRIC = "inner product"
+EXACT, CLUSTERED = "exact", "clustered, two bits"  # one bit, of older versions, is not taken
 EXACT_ROWS = 50_000  # up to here every row is compared: 5 ms at most
 PROBES = 128  # clusters that a query looks into at least; there are 2 * sqrt(rows) of them
 PROBED_SHARE = 0.3  # of the clusters, if that is more: of a million rows, 128 gave recall@10 .86
 OVERFETCH = 4  # candidates per hit
-LEAST_CANDIDATES = 400  # of codes of one bit a dimension: 100 gave up .04 of recall@10
+LEAST_CANDIDATES = 100  # each is a read from SQLite; codes of one bit needed 400, and lost more
 HASHED_BYTES = 100_000_000  # larger files are not hashed when opened, only by `verify`
 CHANGED_ROWS = 10_000  # a snapshot may be behind by this many rows
 CHANGED_SHARE = 0.05  # or by this share of its rows, if that is more
@@ -62,7 +64,7 @@ class Manifest:
     weights_hash: str
     dimension: int
     metric: str
-    kind: str  # "exact" or "clustered"
+    kind: str  # EXACT or CLUSTERED
     rows: int
     generation: str
     file: str
@@ -315,7 +317,7 @@ def _clustered(collection: Collection, rows: int) -> FaissIndex:
     """Return an empty index with its clusters found; the same rows give the same clusters."""
     clusters = max(1, int(2 * rows**0.5))
     dimension = collection.encoder.identity.dimension
-    index = faiss.index_factory(dimension, f"IVF{clusters},RaBitQ", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(dimension, f"IVF{clusters},RaBitQ2", faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 10
     index.cp.min_points_per_centroid = 1  # no warnings on standard error
     index.cp.max_points_per_centroid = _SAMPLE
@@ -382,7 +384,7 @@ def _manifest(
         weights_hash=identity.weights_hash,
         dimension=identity.dimension,
         metric=METRIC,
-        kind="clustered" if isinstance(index, faiss.IndexIVF) else "exact",
+        kind=CLUSTERED if isinstance(index, faiss.IndexIVF) else EXACT,
         rows=index.ntotal,
         generation=collection.generation,
         file=name,
@@ -413,7 +415,7 @@ def _load(collection: Collection, known: str) -> _View | None:
         if manifest is None or manifest.generation == known:
             return None
         found = (manifest.encoder, manifest.weights_hash, manifest.dimension, manifest.metric)
-        if found != expected:
+        if found != expected or manifest.kind not in (EXACT, CLUSTERED):
             return None
         snapshot = _checked(collection.directory / manifest.file, manifest)
         if snapshot is not None:

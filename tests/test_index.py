@@ -12,7 +12,7 @@ import pytest
 from ingest.documents import Chunk, Document, chunk_id, content_id
 from retrieval import index as index_module
 from retrieval.encoders import HashingEncoder, Vectors
-from retrieval.index import DenseIndex, read_manifest, verify
+from retrieval.index import CLUSTERED, DenseIndex, read_manifest, verify
 from retrieval.store import Collection, open_collection
 
 TEXTS = ["绿茶的冲泡温度", "武汉长江大桥", "steeping green tea", "a bridge over the river", "火车"]
@@ -114,6 +114,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "other dimension": _claim("dimension", 32),
     "other row count": _claim("rows", 3),
     "rows a text": _claim("rows", "5"),
+    "codes of an older version": _claim("kind", "clustered"),
     "a file elsewhere": _claim("file", "../index-" + "0" * 32 + ".faiss"),
 }
 
@@ -320,7 +321,7 @@ def test_a_clustered_index_finds_what_exact_search_finds(topics: Collection) -> 
     exact, clustered = DenseIndex(topics), DenseIndex(topics, exact_rows=100)
     clustered.rebuild()  # it had opened the exact one
     manifest = read_manifest(topics.directory)
-    assert manifest is not None and manifest.kind == "clustered"
+    assert manifest is not None and manifest.kind == CLUSTERED
     assert manifest.size < 64 * 3000  # less than a byte a dimension
     reopened = DenseIndex(topics)
     overlap = []
