@@ -1,9 +1,11 @@
-"""Heads at run time: the arithmetic of torch and peft, windows that lose nothing, clear refusals."""
+"""Heads at run time: the arithmetic of torch and peft, whole texts, clear refusals."""
 
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,6 +25,9 @@ from model.cross_encoder import (
 from retrieval.encoders import DEFAULT_ENCODER
 from retrieval.onnx import BertTokenizer, OnnxBert, read_shape
 from tests.test_onnx import EN, ZH, build
+
+if TYPE_CHECKING:
+    from model.training.heads import HeadModel
 
 BASE = "the hash of the encoder"
 PAIRS = [
@@ -51,7 +56,7 @@ def open_bert(folder: Path) -> OnnxBert:
     return OnnxBert(folder, shape)
 
 
-def random_head(folder: Path, target: Path, role: Role, *, window: int = 48) -> Any:
+def random_head(folder: Path, target: Path, role: Role, *, window: int = 48) -> "HeadModel":
     """Save a head whose LoRA changes every layer; return the model in torch."""
     import torch
 
@@ -71,7 +76,7 @@ def open_head(bert: OnnxBert, target: Path) -> CrossEncoder:
     return CrossEncoder(bert, load_head(target, bert, BASE))
 
 
-def in_peft(folder: Path, model: Any, rows: list[list[int]]) -> list[np.ndarray]:
+def in_peft(folder: Path, model: "HeadModel", rows: list[list[int]]) -> list[np.ndarray]:
     """Return the logits of all rows as one padded batch through transformers and peft, merged."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -168,7 +173,7 @@ class TestWindows:
     ) -> None:
         windows = pair_windows(tokenizer, a, b, window)
         parts = {own.part: own.ids[1 : own.first - 2] for own in windows}
-        assert sum(parts.values(), []) == tokenizer.tokens(a)[0]
+        assert [*chain.from_iterable(parts.values())] == tokenizer.tokens(a)[0]
         for part in parts:
             seen: dict[tuple[int, int], int] = {}
             for own in windows:
@@ -230,7 +235,12 @@ class TestLongTexts:
 
     @pytest.mark.parametrize(("role", "join"), [("verify", np.min), ("rerank", np.max)])
     def test_all_of_a_claim_must_be_supported(
-        self, folder: Path, bert: OnnxBert, tmp_path: Path, role: Role, join: Any
+        self,
+        folder: Path,
+        bert: OnnxBert,
+        tmp_path: Path,
+        role: Role,
+        join: Callable[[np.ndarray], float],
     ) -> None:
         random_head(folder, tmp_path, role, window=24)
         head = open_head(bert, tmp_path)

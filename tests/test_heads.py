@@ -1,0 +1,248 @@
+"""Heads in training: small ones learn for real, and what they learnt is what runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from ingest.errors import TrainingError, WeightsError
+from model.cross_encoder import CrossEncoder, Role, load_head
+from model.training.heads import (
+    HeadModel,
+    HeadOptions,
+    RankExample,
+    RankTask,
+    ReadExample,
+    ReadTask,
+    VerifyExample,
+    VerifyTask,
+    save_head,
+)
+from model.training.loop import TrainingOptions, train
+from retrieval.onnx import OnnxBert, read_shape
+from tests.test_onnx import build
+
+OPTIONS = HeadOptions(rank=8, alpha=16, window=48)
+LETTERS = "aeilmnoprst"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("bert"))
+
+
+def words(draw: Random, count: int) -> str:
+    return "".join(draw.choices(LETTERS, k=count))
+
+
+def read_examples(count: int, seed: int) -> list[ReadExample]:
+    """Passages of letters in which a few Chinese characters are the answer; a third have none."""
+    draw = Random(seed)
+    examples = []
+    for number in range(count):
+        before, after = words(draw, draw.randint(0, 8)) + " ", words(draw, draw.randint(0, 8))
+        answer = "猫熊竹"[: draw.randint(1, 3)] if number % 3 else ""
+        spans = ((len(before), len(before) + len(answer)),) if answer else ()
+        examples.append(ReadExample(words(draw, 3), before + answer + after, spans))
+    return examples
+
+
+def verify_examples(count: int, seed: int) -> list[VerifyExample]:
+    """Evidence that holds one word, and supports, or another."""
+    draw = Random(seed)
+    return [
+        VerifyExample(
+            words(draw, 4), words(draw, 4) + "竹猫"[label] * 3 + words(draw, 2), bool(label)
+        )
+        for label in [0, 1] * (count // 2)
+    ]
+
+
+def rank_examples(count: int, seed: int) -> list[RankExample]:
+    draw = Random(seed)
+    return [
+        RankExample(words(draw, 3), words(draw, 5) + "猫", (words(draw, 6), words(draw, 4)))
+        for _ in range(count)
+    ]
+
+
+def learn(task: ReadTask | VerifyTask | RankTask, target: Path) -> dict[str, float]:
+    options = TrainingOptions(batch_tokens=256, epochs=4, learning_rate=1e-2, evaluate_every=20)
+    return dict(train(task, options, target).best)
+
+
+def run_time(folder: Path, model: HeadModel, target: Path) -> CrossEncoder:
+    save_head(model, target, base="tiny", base_sha256="hash")
+    shape = read_shape(folder)
+    assert shape is not None
+    bert = OnnxBert(folder, shape)
+    return CrossEncoder(bert, load_head(target, bert, "hash"))
+
+
+def test_a_reader_learns_and_reads(folder: Path, tmp_path: Path) -> None:
+    model = HeadModel(folder, "read", OPTIONS)
+    base = {k: v.clone() for k, v in model.state_dict().items() if k not in dict(named(model))}
+    best = learn(ReadTask(model, read_examples(600, 0), read_examples(60, 1)), tmp_path / "run")
+    assert best["right"] > 0.8 and best["refused"] > 0.8
+    for name, value in base.items():
+        assert model.state_dict()[name].equal(value), name  # the encoder stays as it is
+
+    reader = run_time(folder, model, tmp_path / "head")
+    unseen = read_examples(40, 2)
+    readings = reader.read_pairs([(example.question, example.passage) for example in unseen])
+    right = []
+    for example, reading in zip(unseen, readings, strict=True):
+        if reading is not None:  # not a blank passage
+            found = ((reading.start, reading.end),) if reading.margin > 0 else ()
+            right.append(found == example.answers)
+    assert np.mean(right) > 0.8
+
+    passages = ["mist", "a long road " * 20 + "貓熊竹" + " of stone" * 20, "tea"]
+    first = reader.read("ape", passages)[0]
+    found_text = passages[first.passage][first.start : first.end]
+    assert found_text and found_text in "貓熊竹"  # far from where training had it, and as written
+    assert first.margin > 0
+
+
+def named(model: HeadModel) -> list[tuple[str, object]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def test_a_verifier_learns_and_judges(folder: Path, tmp_path: Path) -> None:
+    model = HeadModel(folder, "verify", OPTIONS)
+    task = VerifyTask(model, verify_examples(600, 0), verify_examples(60, 1))
+    assert learn(task, tmp_path / "run")["balanced_accuracy"] > 0.9
+    logits = run_time(folder, model, tmp_path / "head").score(
+        [("tea", "mist猫猫猫mo"), ("tea", "mist竹竹竹mo"), ("tea", "moor" * 30 + "mist猫猫猫mo")]
+    )
+    assert logits[0] > 0 > logits[1]
+    assert logits[2] > 0  # one window of long evidence is enough
+
+
+def test_a_reranker_learns_and_ranks(folder: Path, tmp_path: Path) -> None:
+    model = HeadModel(folder, "rerank", OPTIONS)
+    best = learn(RankTask(model, rank_examples(400, 0), rank_examples(60, 1)), tmp_path / "run")
+    assert best["first"] > 0.9
+    logits = run_time(folder, model, tmp_path / "head").score([("tea", "mist"), ("tea", "mist猫")])
+    assert logits[1] > logits[0]
+
+
+class TestTheReadLoss:
+    def loss(self, folder: Path, answers: tuple[tuple[int, int], ...]) -> float:
+        model = HeadModel(folder, "read", OPTIONS)
+        task = ReadTask(model, [ReadExample("tea", "mist moor", answers)] * 2)
+        loss, weight = task.loss([0, 1])
+        assert weight == 2
+        return float(loss.detach()) / weight
+
+    def probabilities(self, folder: Path) -> np.ndarray:
+        """Return those of start and end, for no answer and for each letter of the passage."""
+        model = HeadModel(folder, "read", OPTIONS)
+        tokens = [model.tokenizer.tokens(text)[0] for text in ("tea", "mist moor")]
+        rows = [[2, *tokens[0], 3, 3, *tokens[1], 3]]
+        logits = model(rows)[0].detach().numpy()
+        first = len(tokens[0]) + 3
+        allowed = logits[[0, *range(first, first + len(tokens[1]))]]
+        return np.asarray(np.exp(allowed) / np.exp(allowed).sum(axis=0))  # (1 + letters, 2)
+
+    def test_one_answer(self, folder: Path) -> None:
+        chances = self.probabilities(folder)
+        expected = -(np.log(chances[1, 0]) + np.log(chances[4, 1])) / 2  # "mist"
+        assert self.loss(folder, ((0, 4),)) == pytest.approx(expected, abs=1e-5)
+
+    def test_no_answer(self, folder: Path) -> None:
+        expected = -np.log(self.probabilities(folder)[0]).mean()
+        assert self.loss(folder, ()) == pytest.approx(expected, abs=1e-5)
+
+    def test_an_answer_in_two_places_is_their_sum(self, folder: Path) -> None:
+        chances = self.probabilities(folder)
+        expected = -np.log(chances[[1, 5]].sum(axis=0)).mean()  # both letters "m"
+        assert self.loss(folder, ((0, 1), (5, 6))) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_batch_changes_no_loss(folder: Path) -> None:
+    task = ReadTask(HeadModel(folder, "read", OPTIONS), read_examples(12, 0))
+    alone = [float(task.loss([row])[0].detach()) for row in range(len(task.sizes()))]
+    together = float(task.loss(range(len(alone)))[0].detach())
+    assert together == pytest.approx(sum(alone), rel=1e-4)
+    assert len(set(task.sizes())) > 3  # so that there was padding
+
+
+class TestBadInput:
+    def tasks(self, folder: Path, long: str) -> Sequence[ReadTask | VerifyTask | RankTask]:
+        def model(role: Role) -> HeadModel:
+            return HeadModel(folder, role, OPTIONS)
+
+        return (
+            ReadTask(model("read"), [ReadExample("a", "mist", ()), ReadExample("a", long, ())]),
+            VerifyTask(
+                model("verify"), [VerifyExample("a", "b", True), VerifyExample("a", long, True)]
+            ),
+            RankTask(
+                model("rerank"),
+                [
+                    RankExample("a", "mist", ("tea", long)),  # one that fits is left
+                    RankExample("a", long, ("tea",)),
+                    RankExample("a", "mist", (long,)),
+                ],
+            ),
+        )
+
+    def test_what_is_too_long_is_left_out_and_counted(self, folder: Path) -> None:
+        for task, lost in zip(self.tasks(folder, "tea" * 40), (1, 1, 2), strict=True):
+            assert task.describe()["too_long"] == lost
+            assert len(task.sizes()) == 1
+
+    def test_one_row_is_refused(self, folder: Path, tmp_path: Path) -> None:
+        for number, task in enumerate(self.tasks(folder, "tea" * 40)):
+            with pytest.raises(TrainingError, match="at least two"):
+                train(task, TrainingOptions(), tmp_path / str(number))
+
+    def test_a_blank_answer(self, folder: Path) -> None:
+        model = HeadModel(folder, "read", OPTIONS)
+        with pytest.raises(TrainingError, match=r"characters 4:5 .*leave that row out"):
+            ReadTask(model, [ReadExample("a", "mist moor", ((4, 5),))])
+
+    def test_no_dev_rows(self, folder: Path) -> None:
+        for task in self.tasks(folder, ""):
+            assert task.evaluate() == {}
+
+    def test_a_folder_of_another_model(self, tmp_path: Path) -> None:
+        with pytest.raises(WeightsError, match="name the folder of a BERT"):
+            HeadModel(tmp_path, "read", OPTIONS)
+
+    def test_a_target_that_cannot_be_written(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        model = HeadModel(folder, "read", OPTIONS)
+        with pytest.raises(TrainingError, match="cannot be written"):
+            save_head(model, tmp_path / "file" / "head", base="tiny", base_sha256="hash")
+
+
+def test_the_data_and_the_seed_tell_runs_apart(folder: Path) -> None:
+    def described(seed: int) -> object:
+        task = ReadTask(HeadModel(folder, "read", OPTIONS), read_examples(4, seed))
+        return task.describe()["data_sha256"]
+
+    assert described(0) == described(0) != described(1)
+    first, again, other = (
+        HeadModel(folder, "read", HeadOptions(seed=seed)).trained() for seed in (0, 0, 1)
+    )
+    assert all(value.equal(again[name]) for name, value in first.items())
+    assert not all(value.equal(other[name]) for name, value in first.items())
+
+
+@pytest.mark.weights
+def test_a_head_of_the_default_encoder_is_small(
+    e5_encoder: object, weights_home: Path, tmp_path: Path
+) -> None:
+    folder = weights_home / "weights" / "multilingual-e5-small"
+    model = HeadModel(folder, "read", HeadOptions())
+    file = save_head(model, tmp_path / "head", base="multilingual-e5-small", base_sha256="hash")
+    assert file.stat().st_size < 2_700_000
+    assert sum(value.numel() for value in model.parameters()) < 30e6  # no word embeddings
+    task = ReadTask(model, [ReadExample("谁写的？", "这本书是林望舒写的。", ((4, 7),))] * 2)
+    loss = task.loss([0, 1])[0]
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
