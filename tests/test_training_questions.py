@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ingest.errors import UsageError
 from model.answers import Answer
 from model.assistant import Assistant
 from model.claims import read
-from model.generators import ScriptedGenerator
+from model.generators import Decoding, ScriptedGenerator
 from model.prompts import Prompt
 from model.training.questions import (
     BuildOptions,
@@ -224,6 +224,8 @@ def test_the_shortest_answer_that_stands_there(
 def test_only_things_of_one_type_stand_for_each_other() -> None:
     assert answer_type("When?", "3 May 1931", "en") == answer_type("When?", "12 June 1807", "en")
     assert answer_type("How many?", "46%", "en") != answer_type("How many?", "46", "en")
+    assert answer_type("What city is it?", "Vell", "en") == "en city"
+    assert answer_type("What is it?", "Vell", "en") is None
     assert answer_type("Who came?", "the deacons", "en") is None
     assert answer_type("誰來了？", "日耳曼人", "zh") is None
     assert answer_type("在哪個國家？", "法國", "zh") == answer_type("是哪個國家？", "德國", "zh")
@@ -260,7 +262,7 @@ class Readings:
         self.assistant = assistant
         self.asked: list[tuple[str, bool]] = []
 
-    def ask(self, question: str, *, passages: list[Passage] | None = None) -> Answer:
+    def ask(self, question: str, *, passages: Sequence[Passage] | None = None) -> Answer:
         self.asked.append((question, passages is None))
         return self.assistant.ask(question, passages=passages)
 
@@ -283,7 +285,9 @@ def passage_of(row: QuestionRow) -> Passage:
 class Asking(ScriptedGenerator):
     """Asks a question when shown a bare passage, and answers when shown a question."""
 
-    def stream(self, prompt: Prompt, decoding: object) -> Iterator[str]:  # type: ignore[override]
+    def stream(
+        self, prompt: Prompt, decoding: Decoding, scores: list[float] | None = None
+    ) -> Iterator[str]:
         asks = "Question:" not in prompt.user
         key = next(key for key in self.replies if key in prompt.user)
         yield f" When was the bridge of {key} opened?" if asks else self.replies[key]

@@ -427,7 +427,10 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _CHINESE_NUMBER = re.compile(
     r"[一二三四五六七八九十百千萬万兩两]+[年月日天歲岁個个人名位次倍座條条種种]?"
 )
-_ASKED_NOUN = re.compile(r"\b(?:what|which) (\w+)", re.IGNORECASE)
+_ASKED_NOUN = re.compile(  # "what city", but not "what was"
+    r"\b(?:what|which) "
+    r"(?!(?:is|are|was|were|did|do|does|has|have|had|can|could|will|would|of|the|a)\b)(\w+)"
+)
 _CHINESE_WHO = re.compile(r"誰|谁|何人|什麼人|什么人|哪位|哪一位")
 _CHINESE_NOUN = re.compile(
     r"哪(?:一|個|个|一個|一个|座|所|間|家|條|支)?"
