@@ -178,7 +178,7 @@ def _clear_traces(store: "Collection") -> None:
     from ingest.errors import StoreBusy
     from retrieval.index import DenseIndex
 
-    DenseIndex(store).rebuild()
+    DenseIndex(store).forget_removed()
     try:
         store.compact()
     except StoreBusy as busy:  # a reader is in the way; the documents are out all the same

@@ -70,6 +70,7 @@ class Manifest:
     file: str
     sha256: str
     size: int  # bytes
+    patched: int = 0  # rows that came or went since it was made of the whole truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class _View:
     gone: Numbers  # rows of the snapshot that left, ascending
     numbers: Numbers  # rows that came, ascending
     vectors: Vectors  # theirs, shape (len(numbers), dimension)
+    patched: int = 0  # rows that came into the snapshot or left it since it was made
     parameters: Any = None  # of FAISS: they leave out what is gone
 
     def __len__(self) -> int:
@@ -89,7 +91,11 @@ class _View:
 
     def is_behind(self) -> bool:
         """Whether a new snapshot is worth its making."""
-        return len(self.gone) + len(self.numbers) > self.slack()
+        return self.changed() > self.slack()
+
+    def changed(self) -> int:
+        """Return how many rows came or went since the snapshot was made of the whole truth."""
+        return self.patched + len(self.gone) + len(self.numbers)
 
     def slack(self) -> float:
         """Return by how many rows the snapshot may be behind."""
@@ -162,6 +168,22 @@ class DenseIndex:
                 self._view = self._made()
         self._forget_changes()
 
+    def forget_removed(self) -> None:
+        """Write the snapshot on disk anew without the vectors that left it, if any did.
+
+        What came meanwhile joins it; the clusters stay as they were found. That costs one reading
+        and writing of the file. After many such changes the snapshot is made of the truth again. A
+        failure to write is logged, for the index can be rebuilt at any time.
+        """
+        with self._collection.reading():
+            loaded = _load(self._collection, known="")
+            view = None if loaded is None else _advanced(loaded, self._collection)
+            if view is None or view.is_behind():
+                self._view = self._made()
+            elif len(view.gone):
+                self._view = self._patched(view)
+        self._forget_changes()
+
     def rebuild(self) -> None:
         """Make and write the snapshot anew, so that it holds no vector that left.
 
@@ -198,6 +220,17 @@ class DenseIndex:
         self._is_new = True
         _write(self._collection, snapshot)
         return _view_of(snapshot, self._collection, self._collection.generation)
+
+    def _patched(self, view: _View) -> _View:
+        """Return the view with its changes in a snapshot of their own, and try to write that."""
+        copy = faiss.deserialize_index(faiss.serialize_index(view.snapshot))  # not the mapped file
+        snapshot = _set_probes(copy)
+        snapshot.remove_ids(view.gone)
+        if len(view.numbers):
+            snapshot.add_with_ids(view.vectors, view.numbers)
+        _write(self._collection, snapshot, view.changed())
+        self._is_new = False
+        return _view_of(snapshot, self._collection, view.generation, view.changed())
 
     def _forget_changes(self) -> None:
         manifest = read_manifest(self._collection.directory)
@@ -256,10 +289,12 @@ def _one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-def _view_of(snapshot: FaissIndex, collection: Collection, generation: str) -> _View:
+def _view_of(
+    snapshot: FaissIndex, collection: Collection, generation: str, patched: int = 0
+) -> _View:
     none = np.empty(0, dtype=np.int64)
     vectors = np.empty((0, collection.encoder.identity.dimension), dtype=np.float32)
-    return _View(snapshot, generation, generation, none, none, vectors)
+    return _View(snapshot, generation, generation, none, none, vectors, patched)
 
 
 def _advanced(view: _View, collection: Collection) -> _View | None:
@@ -333,7 +368,7 @@ def _clustered(collection: Collection, rows: int) -> FaissIndex:
     return index
 
 
-def _write(collection: Collection, index: FaissIndex) -> None:
+def _write(collection: Collection, index: FaissIndex, patched: int = 0) -> None:
     """Write a snapshot of the present truth, then the manifest that names it."""
     directory = collection.directory
     name = f"index-{uuid.uuid4().hex}.faiss"
@@ -341,7 +376,9 @@ def _write(collection: Collection, index: FaissIndex) -> None:
         with filelock.FileLock(directory / "index.lock", timeout=0):
             try:
                 sha256, size = _write_index(index, directory / name)
-                manifest = _manifest(collection, index, name, sha256, size)
+                manifest = replace(
+                    _manifest(collection, index, name, sha256, size), patched=patched
+                )
                 text = json.dumps(asdict(manifest), indent=2)
                 replace_file(directory / MANIFEST, text.encode())
             except BaseException:
@@ -419,7 +456,7 @@ def _load(collection: Collection, known: str) -> _View | None:
             return None
         snapshot = _checked(collection.directory / manifest.file, manifest)
         if snapshot is not None:
-            return _view_of(snapshot, collection, manifest.generation)
+            return _view_of(snapshot, collection, manifest.generation, manifest.patched)
     return None
 
 

@@ -5,7 +5,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
@@ -250,14 +252,17 @@ def test_a_search_takes_up_the_snapshot_of_another_process(
     assert "rebuilt" not in caplog.text
 
 
-def test_what_was_removed_leaves_the_files_when_rebuilt(collection: Collection) -> None:
+@pytest.mark.parametrize("clear", [DenseIndex.rebuild, DenseIndex.forget_removed])
+def test_what_was_removed_leaves_the_files(
+    collection: Collection, clear: Callable[[DenseIndex], None]
+) -> None:
     secret = HashingEncoder().encode_passages(["武汉长江大桥"])[0].astype("<f4").tobytes()
     index = DenseIndex(collection)
     assert secret in snapshot(collection.directory).read_bytes()
     collection.remove("file:1")
     found = [rowid for rowid, _ in nearest(index, "武汉长江大桥")]
     assert len(found) == len(TEXTS) - 1
-    index.rebuild()
+    clear(index)
     assert secret not in snapshot(collection.directory).read_bytes()
     assert [rowid for rowid, _ in nearest(index, "武汉长江大桥")] == found
 
@@ -345,6 +350,49 @@ def test_a_clustered_index_follows_what_comes_and_goes(topics: Collection) -> No
     assert before[0][1] == pytest.approx(1.0)
     topics.remove("file:topics")
     assert index.search(query, top_k=5) == before[:1]
+
+
+def test_removed_rows_leave_a_clustered_snapshot_without_new_clusters(
+    topics: Collection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(topics, "file:gone", "9 9000")
+    gone = int(topics.rowids()[-1])
+    DenseIndex(topics, exact_rows=100).rebuild()
+    put(topics, "file:new", "7 7000")
+    topics.remove("file:gone")
+    caplog.set_level(logging.INFO, "retrieval.index")
+    index = DenseIndex(topics, exact_rows=100)
+    index.forget_removed()
+    manifest = read_manifest(topics.directory)
+    assert manifest is not None
+    assert (manifest.generation, manifest.rows) == (topics.generation, 3001)
+    assert (manifest.kind, manifest.patched) == ("clustered", 2)
+    assert gone not in faiss_numbers(topics.directory / manifest.file)
+    query = topics.encoder.encode_queries(["7 7000"])[0]
+    assert index.search(query, top_k=5) == DenseIndex(topics).search(query, top_k=5)
+    assert index.search(query, top_k=1)[0][1] == pytest.approx(1.0)
+    assert verify(topics.directory) == []
+    index.forget_removed()  # nothing has gone since: the file stays
+    assert read_manifest(topics.directory) == manifest
+    assert "rebuilt" not in caplog.text
+    monkeypatch.setattr(index_module, "CHANGED_ROWS", 2)
+    monkeypatch.setattr(index_module, "CHANGED_SHARE", 0.0)
+    topics.remove("file:new")  # the third change: many small ones make new clusters, too
+    index.forget_removed()
+    manifest = read_manifest(topics.directory)
+    assert manifest is not None and (manifest.rows, manifest.patched) == (3000, 0)
+
+
+def faiss_numbers(path: Path) -> set[int]:
+    """Return the row numbers that stand in a clustered index file."""
+    index: Any = faiss.read_index(str(path))  # it owns its lists
+    lists = index.invlists
+    parts = [
+        faiss.rev_swig_ptr(lists.get_ids(one), lists.list_size(one)).tolist()
+        for one in range(lists.nlist)
+        if lists.list_size(one)
+    ]
+    return {number for part in parts for number in part}
 
 
 def test_hashing_encoder_is_deterministic_and_unit_length() -> None:
