@@ -95,7 +95,7 @@ def merge_gguf(base: Path, adapter: Path, target: Path) -> None:
         name: (scale * b.astype(np.float32)) @ a.astype(np.float32)
         for name, a, b, scale in lora_pairs(adapter, header)
     }
-    data = memoryview(np.memmap(base, mode="r"))
+    data = np.memmap(base, mode="r").data
     alignment = int(header.scalars.get("general.alignment", ALIGNMENT))
     tensors = _merged(header, data, changes)
     write_gguf(target, [header.metadata], header.entries, tensors, alignment)

@@ -37,7 +37,10 @@ class TestFiles:
     def test_a_file_is_read_as_it_was_written(self, tmp_path: Path) -> None:
         path = tmp_path / "文件.gguf"
         entries = [metadata_entry("a", "文"), metadata_entry("b", 0.5), metadata_entry("c", 7)]
-        values = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "y": np.ones(5, np.float16)}
+        values: dict[str, Any] = {
+            "x": np.arange(6, dtype=np.float32).reshape(2, 3),
+            "y": np.ones(5, np.float16),
+        }
         tensors = [(n, v.shape, int(v.dtype == np.float16), v.tobytes()) for n, v in values.items()]
         write_gguf(path, entries, 3, tensors)
         header = read_header(path)
@@ -90,11 +93,10 @@ class TestConversion:
 
     def test_scales(self, base: Path, tmp_path: Path) -> None:
         alphas = {}
-        for name, config in {
-            "plain": {},
-            "rs": {"use_rslora": True},
-            "x": {"lora_alpha": 2},
-        }.items():
+        configs: dict[str, dict[str, Any]] = {
+            "plain": {}, "rs": {"use_rslora": True}, "x": {"lora_alpha": 2},
+        }  # fmt: skip
+        for name, config in configs.items():
             write_gguf_lora(build_lora(tmp_path / name, **config), base, tmp_path / "lora.gguf")
             alphas[name] = read_header(tmp_path / "lora.gguf").scalars["adapter.lora.alpha"]
         assert alphas == {"plain": 8.0, "rs": 16.0, "x": 2.0}  # of rank 4: 8 / sqrt(4) = 16 / 4
@@ -114,7 +116,7 @@ class TestConversion:
         [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}, {"r": "many"}],
     )
     def test_more_than_a_plain_lora_is_refused(
-        self, base: Path, tmp_path: Path, change: dict[str, object]
+        self, base: Path, tmp_path: Path, change: dict[str, Any]
     ) -> None:
         folder = build_lora(tmp_path / "lora", **change)
         with pytest.raises(WeightsError, match=r"generator\.backend = transformers") as error:
