@@ -153,7 +153,7 @@ def test_the_gold_passage_has_any_number(collection: Collection) -> None:
 
 def test_a_missing_or_removed_answer_is_refused(collection: Collection) -> None:
     for kind in ("missing", "partial"):
-        examples = made(collection, only(kind, simplified=0.0))  # type: ignore[arg-type]
+        examples = made(collection, only(kind, simplified=0.0))
         assert len(examples) == 64
         for example in examples:
             (row,) = (row for row in ROWS if row.question in example.prompt)
