@@ -14,7 +14,7 @@ import pytest
 
 from ingest.errors import WeightsError
 from retrieval.encoders import DEFAULT_ENCODER, OnnxEncoder, Vectors, load_encoder
-from retrieval.onnx import OnnxBert, map_tensors, read_prompts, read_shape
+from retrieval.onnx import OnnxBert, linear_layers, map_tensors, read_prompts, read_shape
 
 ZH = "大熊猫主要栖息在中国四川、陕西和甘肃的山区，以竹子为食。"
 EN = "A long paragraph about rivers, dams and the people who live beside them. "
@@ -107,6 +107,55 @@ def test_a_vector_does_not_depend_on_its_batch(folder: Path, home: Path) -> None
     together = encoder.encode_passages(MIXED)
     alone = np.concatenate([encoder.encode_passages([text]) for text in MIXED])
     np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+class TestAdapters:
+    def merged(self, folder: Path, target: Path, layers: list[str]) -> dict[str, Any]:
+        """Write the model with random products added to some layers; return the adapter."""
+        from safetensors.numpy import load_file, save_file
+
+        shutil.copytree(folder, target)
+        weights = load_file(target / "model.safetensors")
+        random = np.random.default_rng(0)
+        adapter = {}
+        for layer in layers:
+            weight = weights[f"{layer}.weight"]
+            first = random.normal(0, 0.3, (weight.shape[1], 3)).astype(np.float32)
+            second = random.normal(0, 0.3, (3, weight.shape[0])).astype(np.float32)
+            adapter |= {f"{layer}.lora_A": first, f"{layer}.lora_B": second}
+            weights[f"{layer}.weight"] = weight + (first @ second).T
+        save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+        return adapter
+
+    @pytest.mark.parametrize("chosen", [slice(None), slice(3, None, 4), slice(0)])
+    def test_an_adapter_is_as_if_merged(self, folder: Path, tmp_path: Path, chosen: slice) -> None:
+        """All layers, some, or none: those left out stay as they are."""
+        adapter = self.merged(folder, tmp_path / "merged", linear_layers(2)[chosen])
+        shape = read_shape(folder)
+        assert shape is not None
+        rows = [[2, *range(4, 4 + count), 3] for count in (1, 5, 20, 40)]
+        found = OnnxBert(folder, shape).compute(rows, np.copy, adapter)
+        expected = OnnxBert(tmp_path / "merged", shape).compute(rows, np.copy)
+        for row, ours, theirs in zip(rows, found, expected, strict=True):
+            assert ours.shape == (len(row), 32)  # no padding
+            np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+    def test_every_linear_layer_is_adaptable(self, folder: Path) -> None:
+        from safetensors.numpy import load_file
+
+        shape = read_shape(folder)
+        assert shape is not None
+        adaptable = OnnxBert(folder, shape).adaptable
+        matrices = {
+            name: value.shape
+            for name, value in load_file(folder / "model.safetensors").items()
+            if name.startswith("encoder.") and value.ndim == 2
+        }
+        assert len(adaptable) == 2 * len(matrices) == 24
+        for name, (out, width) in matrices.items():
+            layer = name.removesuffix(".weight")
+            assert adaptable[f"{layer}.lora_A"] == (width, 0)
+            assert adaptable[f"{layer}.lora_B"] == (0, out)
 
 
 def test_threads_do_not_disturb_each_other(folder: Path, home: Path) -> None:
