@@ -41,4 +41,4 @@ def test_epochs_steps_and_shares_of_epochs() -> None:
     assert count(epochs=3, most_steps=7) == 7
     assert count(epochs=0.01) == 1
     first = [batch for step in planned_steps(sizes, batch_tokens=40) for batch in step]
-    assert sorted(sum(first, [])) == list(range(40))
+    assert sorted(row for batch in first for row in batch) == list(range(40))

@@ -85,7 +85,7 @@ def test_kl_is_nothing_before_training_and_counts_where_it_should(tmp_path: Path
 
     where = {}
     for at in ("answers", "replay", "both"):
-        options = ForgettingOptions(kl=5.0, kl_at=at, replay=0.25, replay_positions=0)  # type: ignore[arg-type]
+        options = ForgettingOptions(kl=5.0, kl_at=at, replay=0.25, replay_positions=0)
         task = tiny_task(tmp_path / "base", lora=LORA, forgetting=options)
         with torch.no_grad():
             for name, parameter in task.module.named_parameters():

@@ -29,7 +29,7 @@ class Line:
 
     def __init__(self, rows: int = 64, noise: float = 0.0) -> None:
         self.module: torch.nn.Module = torch.nn.Linear(1, 1, bias=False)
-        torch.nn.init.zeros_(self.module.weight)  # type: ignore[arg-type]
+        torch.nn.init.zeros_(self.module.weight)
         self.values = torch.linspace(-1, 1, rows)
         self.noise = noise
         self.poison: int | None = None  # a row whose loss is no number
@@ -117,7 +117,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_other_seeds_give_other_weights(tmp_path: Path) -> None:
-    slopes = set()
+    slopes: set[float] = set()
     for seed in (0, 0, 1):
         task = Line(noise=0.5)
         train(task, replace(FAST, seed=seed, epochs=1), tmp_path / f"{len(slopes)}{seed}")

@@ -63,7 +63,7 @@ def test_the_loss_is_the_librarys_loss_and_so_are_the_gradients(
         model = add_lora(model, LoraOptions(rank=2), seed=1).eval()
     task = CausalTask(model, tokenizer, examples(6))
     total, weight = task.loss(range(6))
-    (total / weight).backward()
+    (total / weight).backward()  # type: ignore[no-untyped-call]
     ours = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
 
