@@ -117,7 +117,7 @@ class TestAdapters:
         shutil.copytree(folder, target)
         weights = load_file(target / "model.safetensors")
         random = np.random.default_rng(0)
-        adapter = {}
+        adapter: dict[str, Any] = {}
         for layer in layers:
             weight = weights[f"{layer}.weight"]
             first = random.normal(0, 0.3, (weight.shape[1], 3)).astype(np.float32)
