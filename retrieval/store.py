@@ -198,7 +198,6 @@ class Collection:
             if self._writer is None:
                 with sqlite_errors(self._path):
                     self._writer = connect(self._path)
-                    self._writer.execute("PRAGMA cache_size = -65536")  # KiB: commits stay even
             yield self._writer
 
     @contextmanager
@@ -716,6 +715,8 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        # KiB at most: commits stay even, and questions find the upper pages of the tables there.
+        connection.execute("PRAGMA cache_size = -65536")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten
         connection.execute("PRAGMA journal_size_limit = 67108864")  # bytes kept after a checkpoint
