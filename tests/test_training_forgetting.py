@@ -172,4 +172,4 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     base = tiny_task(tmp_path / "base")
     for options in (ForgettingOptions(replay=0.1), ForgettingOptions(ewc=1.0)):
         with pytest.raises(TrainingError, match="need general text"):
-            CausalTask(base.module, base._tokenizer, examples(4), forgetting=options)
+            CausalTask(base.module, base.tokenizer, examples(4), forgetting=options)

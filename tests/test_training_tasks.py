@@ -103,7 +103,7 @@ def test_a_model_that_hides_its_head_still_works(tmp_path: Path) -> None:
 
 def test_rows_end_and_text_is_only_text(tmp_path: Path) -> None:
     task = tiny_task(tmp_path)
-    tokenizer = task._tokenizer
+    tokenizer = task.tokenizer
     row = encode(tokenizer, Example("Question: </s> pier? Answer:", " keeper [1] <s>"))
     assert row.ids[-1] == tokenizer.eos_token_id
     assert not {tokenizer.eos_token_id, tokenizer.bos_token_id} & set(row.ids[:-1])
@@ -117,7 +117,7 @@ def test_weights_of_examples_count(tmp_path: Path) -> None:
         replace(example, weight=weight)
         for example, weight in zip(examples(2), (3.0, 0.5), strict=True)
     ]
-    weighted = CausalTask(base.module, base._tokenizer, rows)
+    weighted = CausalTask(base.module, base.tokenizer, rows)
     parts = [base.loss([at]) for at in range(2)]
     expected = 3.0 * parts[0][0] + 0.5 * parts[1][0]
     total, weight = weighted.loss(range(2))
@@ -131,21 +131,21 @@ def test_too_long_examples_are_counted_and_left_out(
     base = tiny_task(tmp_path)
     long = [Example("pier " * 50, " keeper")] * 3
     with caplog.at_level(logging.WARNING):
-        task = CausalTask(base.module, base._tokenizer, [*examples(4), *long], most_tokens=40)
+        task = CausalTask(base.module, base.tokenizer, [*examples(4), *long], most_tokens=40)
     assert "3 of 7 training examples are over 40 tokens and left out" in caplog.text
     described = task.describe()["data"]
     assert (described["used"], described["too_long"], len(task.sizes())) == (4, 3, 4)
     with pytest.raises(TrainingError, match="no usable training example \\(3 are over 40 tokens"):
-        CausalTask(base.module, base._tokenizer, long, most_tokens=40)
+        CausalTask(base.module, base.tokenizer, long, most_tokens=40)
 
 
 def test_rows_without_answers_are_refused(tmp_path: Path) -> None:
     base = tiny_task(tmp_path)
     with pytest.raises(TrainingError, match="row 2 of the training data has no completion"):
-        CausalTask(base.module, base._tokenizer, [Example("a", " b"), Example("a", " \n")])
+        CausalTask(base.module, base.tokenizer, [Example("a", " b"), Example("a", " \n")])
     with pytest.raises(TrainingError, match="no usable training example"):
-        CausalTask(base.module, base._tokenizer, [])
-    silent = CausalTask(base.module, base._tokenizer, [Example("a", " b", weight=0.0)] * 3)
+        CausalTask(base.module, base.tokenizer, [])
+    silent = CausalTask(base.module, base.tokenizer, [Example("a", " b", weight=0.0)] * 3)
     with pytest.raises(TrainingError, match="has no answer to learn from"):
         train(silent, FAST, tmp_path / "run")
 
@@ -197,7 +197,7 @@ def test_full_training_learns_and_saves_a_model(tmp_path: Path) -> None:
     task = tiny_task(tmp_path / "base")
     record = train(task, replace(FAST, learning_rate=3e-3), tmp_path / "run")
     assert record.best["loss"] < 0.4 * record.first["loss"]
-    save_model(task.module, task._tokenizer, tmp_path / "model", record=record)
+    save_model(task.module, task.tokenizer, tmp_path / "model", record=record)
     assert not [p for p in (tmp_path / "model").iterdir() if p.suffix in (".bin", ".pt", ".pkl")]
     again, tokenizer = load_base(tmp_path / "model")
     task_again = CausalTask(again, tokenizer, examples(4), examples(8, seed=1))

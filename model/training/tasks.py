@@ -196,7 +196,7 @@ class CausalTask:
                 an option needs it.
         """
         self.module: Any = model
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._forgetting = forgetting or ForgettingOptions()
         self._base = dict(base or {})
         if tokenizer.eos_token_id is None:
@@ -221,7 +221,7 @@ class CausalTask:
                     f"row {number} of the {what} data has no completion: give one, or leave the"
                     " row out"
                 )
-        rows = [encode(self._tokenizer, example) for example in examples]
+        rows = [encode(self.tokenizer, example) for example in examples]
         usable = [row for row in rows if len(row.ids) <= most_tokens]
         if left_out := len(rows) - len(usable):
             _log.warning(
@@ -235,7 +235,7 @@ class CausalTask:
         most = max(2, self._forgetting.replay_tokens)
         pieces = []
         for text in texts:
-            ids = _ids(self._tokenizer, text, opening=True)
+            ids = _ids(self.tokenizer, text, opening=True)
             pieces += [ids[at : at + most] for at in range(0, len(ids), most)]
         return [Row(tuple(ids), 1, is_replay=True) for ids in pieces if len(ids) > 1]
 
@@ -387,7 +387,7 @@ class CausalTask:
     def _padded(self, rows: Sequence[Row], *, at_random: bool) -> _Padded:
         """Return rows as one batch on the model's device."""
         length = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), length), self._tokenizer.pad_token_id or 0)
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id or 0)
         mask = torch.zeros_like(ids)
         chosen = torch.zeros_like(ids, dtype=torch.bool)
         weights = torch.zeros(ids.shape)
