@@ -230,6 +230,36 @@ class CrossEncoder:
                 best[number] = found
         return best
 
+    def read_ranges(
+        self, pairs: Sequence[tuple[str, str]], ranges: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[list[float]]:
+        """Return the margin of the likeliest answer inside each part of each passage.
+
+        Args:
+            pairs: (question, passage).
+            ranges: For each pair the parts of its passage, as characters `start:end`: sentences.
+
+        Returns:
+            For each pair a margin for each of its ranges (log odds against "no answer" of the
+            window in which it stands best); -inf for a range without tokens.
+
+        Raises:
+            ValueError: The head is not a reader.
+        """
+        if self._head.role != "read":
+            raise ValueError(f"a {self._head.role} head does not read")
+        margins = [[-np.inf] * len(parts) for parts in ranges]
+        for number, window, logits in self._outputs(pairs, every_token=True):
+            own = logits[window.first : window.first + len(window.spans)]
+            begins = np.array([start for start, _ in window.spans])
+            for place, (start, end) in enumerate(ranges[number]):
+                inside = np.flatnonzero((begins >= start) & (begins < end))
+                if len(inside):
+                    score = best_span(own[inside[0] : inside[-1] + 1])[2]
+                    margin = score - float(logits[0].sum())
+                    margins[number][place] = max(margin, margins[number][place])
+        return margins
+
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """Return one logit for each pair, (len(pairs),).
 

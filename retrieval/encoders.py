@@ -148,6 +148,11 @@ class OnnxEncoder:
         """Name, weights hash and dimension, the same as the model has in torch."""
         return self._identity
 
+    @property
+    def bert(self) -> OnnxBert:
+        """The model itself, so that heads on it need no second one in memory."""
+        return self._model
+
     def encode_queries(self, texts: list[str]) -> Vectors:
         """Return unit vectors of questions, shape (len(texts), dimension)."""
         return self._encode("query", texts)

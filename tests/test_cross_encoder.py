@@ -339,3 +339,20 @@ def test_the_default_encoder_as_in_torch_and_peft(
         pair_windows(bert.tokenizer, a, b, 320)[0].ids for a, b in [*PAIRS, ("河流", ZH * 9 + EN)]
     ]
     assert_parity(logits_of(bert, tmp_path, rows), in_peft(folder, model, rows))
+
+
+def test_ranges_part_what_the_whole_passage_holds(
+    folder: Path, bert: OnnxBert, tmp_path: Path
+) -> None:
+    random_head(folder, tmp_path / "head", "read")
+    reader = open_head(bert, tmp_path / "head")
+    whole = reader.read_pairs([("rivers", EN)])[0]
+    assert whole is not None
+    middle = whole.end
+    (margins,) = reader.read_ranges(
+        [("rivers", EN)], [[(0, len(EN)), (0, middle), (middle, 10**6)]]
+    )
+    assert margins[0] == pytest.approx(whole.margin, abs=1e-4)
+    assert margins[1] == pytest.approx(whole.margin, abs=1e-4)  # it stands in the first part
+    assert margins[2] <= margins[0]
+    assert reader.read_ranges([("rivers", EN)], [[(len(EN), len(EN) + 5)]]) == [[-np.inf]]
