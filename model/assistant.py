@@ -145,14 +145,15 @@ class Assistant:
         yield Retrieved(found)
         with timings.stage("evidence"):
             evidence = self._verifier.weigh(question, found)
-        draft = ""
+        draft, scores = "", list[float]()
         if evidence.best()[1] >= self._calibration.abstain_below[evidence.language]:
-            for piece in self._draft(evidence, timings):
+            for piece in self._draft(evidence, timings, scores):
                 draft += piece
                 yield Drafted(piece)
         with timings.stage("verify"):
             drafted = read(draft, [passage.number for passage in found])
-            claims = [claim for one in drafted if (claim := self._judge(evidence, one))]
+            confidence = sum(scores) / len(scores) if scores else None
+            claims = [c for one in drafted if (c := self._judge(evidence, one, confidence))]
             status = _status(claims, drafted)
             if not claims and (quotation := self._quotation(evidence)):
                 claims, status = [quotation], "supported"
@@ -168,8 +169,10 @@ class Assistant:
             raise UsageError("nothing to search; name a collection or pass passages")
         return self._searcher.search(question, top_k=top_k or self._top_k)
 
-    def _draft(self, evidence: QuestionEvidence, timings: _Timings) -> Iterator[str]:
-        """Yield the generator's draft over the likeliest sentences."""
+    def _draft(
+        self, evidence: QuestionEvidence, timings: _Timings, scores: list[float]
+    ) -> Iterator[str]:
+        """Yield the generator's draft over the likeliest sentences; fill the tokens' scores."""
         with timings.stage("prompt"):
             packed = pack(
                 evidence.sentences,
@@ -178,15 +181,17 @@ class Assistant:
                 self._prompt.passage_tokens,
             )
             prompt = build_prompt(evidence.question, packed, self._prompt)
-        yield from self._generate(prompt, timings)
+        yield from self._generate(prompt, timings, scores)
 
-    def _generate(self, prompt: Prompt, timings: _Timings) -> Iterator[str]:
+    def _generate(
+        self, prompt: Prompt, timings: _Timings, scores: list[float] | None = None
+    ) -> Iterator[str]:
         """Yield pieces and note the time to the first and the token counts."""
         timings.values["prompt_tokens"] = self._generator.count_tokens(prompt.as_text())
         start = time.perf_counter()
         pieces: list[str] = []
         with timings.stage("generate"):
-            for piece in self._generator.stream(prompt, self._decoding):
+            for piece in self._generator.stream(prompt, self._decoding, scores):
                 if not pieces:
                     timings.values["first_token"] = time.perf_counter() - start
                 pieces.append(piece)
@@ -204,9 +209,11 @@ class Assistant:
         text = " ".join(claim.text for claim in claims)
         yield Finished(Answer(question, text, claims, (), "unverified", timings.close()))
 
-    def _judge(self, evidence: QuestionEvidence, drafted: DraftClaim) -> Claim | None:
+    def _judge(
+        self, evidence: QuestionEvidence, drafted: DraftClaim, confidence: float | None
+    ) -> Claim | None:
         """Return the claim with exact citations if the verifier supports it."""
-        verdict = self._verifier.judge_answer(evidence, drafted.text, drafted.cited)
+        verdict = self._verifier.judge_answer(evidence, drafted.text, drafted.cited, confidence)
         if not verdict.supported:
             return None
         return Claim(drafted.text, tuple(map(_cite, verdict.sentences)), verdict.support)

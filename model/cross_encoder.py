@@ -11,6 +11,7 @@ so offsets are those of the text as given. Nothing is cut: a long text is read i
 overlap. Knows nothing of prompts, passages' documents, thresholds or torch.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,33 +233,30 @@ class CrossEncoder:
 
     def read_ranges(
         self, pairs: Sequence[tuple[str, str]], ranges: Sequence[Sequence[tuple[int, int]]]
-    ) -> list[list[float]]:
-        """Return the margin of the likeliest answer inside each part of each passage.
+    ) -> list[list[Reading | None]]:
+        """Return the likeliest answer that lies inside each part of each passage.
 
         Args:
             pairs: (question, passage).
             ranges: For each pair the parts of its passage, as characters `start:end`: sentences.
 
         Returns:
-            For each pair a margin for each of its ranges (log odds against "no answer" of the
-            window in which it stands best); -inf for a range without tokens.
+            For each pair a reading for each of its parts, None for a part without words;
+            `Reading.passage` is the pair's place.
 
         Raises:
             ValueError: The head is not a reader.
         """
         if self._head.role != "read":
             raise ValueError(f"a {self._head.role} head does not read")
-        margins = [[-np.inf] * len(parts) for parts in ranges]
+        best: list[list[Reading | None]] = [[None] * len(parts) for parts in ranges]
         for number, window, logits in self._outputs(pairs, every_token=True):
-            own = logits[window.first : window.first + len(window.spans)]
-            begins = np.array([start for start, _ in window.spans])
-            for place, (start, end) in enumerate(ranges[number]):
-                inside = np.flatnonzero((begins >= start) & (begins < end))
-                if len(inside):
-                    score = best_span(own[inside[0] : inside[-1] + 1])[2]
-                    margin = score - float(logits[0].sum())
-                    margins[number][place] = max(margin, margins[number][place])
-        return margins
+            for place, part in enumerate(ranges[number]):
+                found = _reading(number, window, logits, pairs[number][1], part)
+                old = best[number][place]
+                if found and (old is None or found.margin > old.margin):
+                    best[number][place] = found
+        return best
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """Return one logit for each pair, (len(pairs),).
@@ -299,13 +297,25 @@ class CrossEncoder:
             yield number, window, logits
 
 
-def _reading(number: int, window: Window, logits: Floats, text: str) -> Reading | None:
-    """Return the likeliest span of one window, without the spaces around it."""
-    if not window.spans:
+def _reading(
+    number: int,
+    window: Window,
+    logits: Floats,
+    text: str,
+    part: tuple[int, int] = (0, sys.maxsize),
+) -> Reading | None:
+    """Return the likeliest span of one window within a part, without the spaces around it."""
+    inside = [
+        place
+        for place, (start, end) in enumerate(window.spans)
+        if start < part[1] and end > part[0]
+    ]
+    if not inside:
         return None
-    own = logits[window.first : window.first + len(window.spans)]
-    first, last, score = best_span(own)
-    start, end = window.spans[first][0], window.spans[last][1]
+    lowest, highest = window.first + inside[0], window.first + inside[-1] + 1
+    first, last, score = best_span(logits[lowest:highest])
+    start = max(part[0], window.spans[inside[0] + first][0])
+    end = min(part[1], window.spans[inside[0] + last][1])
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():

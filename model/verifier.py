@@ -29,6 +29,8 @@ HELD_SHARE = 0.75  # least share of an answer's terms that the cited sentences m
 SENTENCE_TERMS = 4  # from so many content terms on, a claim is a sentence that may lack a negation
 MOST_SENTENCES = 64  # embedded for one question: about two seconds on two cores
 
+MOST_MARGIN = 12.0  # of a reader: beyond it nothing becomes surer
+
 Features = Mapping[str, float]
 
 
@@ -106,10 +108,37 @@ class Verifier(Protocol):
         ...
 
     def judge_answer(
-        self, evidence: "QuestionEvidence", claim: str, cited: Sequence[int]
+        self,
+        evidence: "QuestionEvidence",
+        claim: str,
+        cited: Sequence[int],
+        confidence: float | None = None,
     ) -> Verdict:
-        """Return the verdict on a claim of an answer; `cited` are the passages it names."""
+        """Return the verdict on a claim of an answer.
+
+        Args:
+            evidence: What `weigh` returned.
+            claim: Without its marks.
+            cited: The passages it names.
+            confidence: Mean natural log-probability of the draft's tokens, if known.
+        """
         ...
+
+
+class SentenceReader(Protocol):
+    """Reads the likeliest answer out of each sentence."""
+
+    def read(self, question: str, sentences: Sequence[ev.Sentence]) -> list["SpanRead"]:
+        """Return what was read in each sentence, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRead:
+    """The likeliest answer in one sentence, as a trained reader sees it."""
+
+    text: str
+    margin: float  # log odds against "this passage has no answer", within +-MOST_MARGIN
 
 
 class OverlapVerifier:
@@ -152,7 +181,11 @@ class OverlapVerifier:
         return QuestionEvidence(question, passages, self._encoder, self.calibration)
 
     def judge_answer(
-        self, evidence: "QuestionEvidence", claim: str, cited: Sequence[int]
+        self,
+        evidence: "QuestionEvidence",
+        claim: str,
+        cited: Sequence[int],
+        confidence: float | None = None,
     ) -> Verdict:
         """Return the best verdict on a claim over its cited passages, else over the others.
 
@@ -160,9 +193,14 @@ class OverlapVerifier:
         hold it, and cites that one. A claim that no passage holds is not supported, whatever it
         cites.
         """
-        verdicts = {
-            number: self._judge_in_passage(evidence, claim, members)
+        places = {
+            number: locate(evidence, claim, members)
             for number, members in evidence.by_passage().items()
+        }
+        rows = self.claim_features(evidence, claim, list(places.values()), confidence)
+        verdicts = {
+            number: self._verdict(evidence, located, features)
+            for (number, located), features in zip(places.items(), rows, strict=True)
         }
         for numbers in (cited, [n for n in verdicts if n not in cited]):
             among = [verdicts[n] for n in numbers if n in verdicts]
@@ -171,12 +209,21 @@ class OverlapVerifier:
                 return best
         return max(verdicts.values(), key=_support, default=Verdict(0.0, supported=False))
 
-    def _judge_in_passage(
-        self, evidence: "QuestionEvidence", claim: str, members: Sequence[int]
+    def claim_features(
+        self,
+        evidence: "QuestionEvidence",
+        claim: str,
+        places: Sequence[Sequence[int]],
+        confidence: float | None = None,
+    ) -> list[dict[str, float]]:
+        """Return what is known of a claim at each place, a place being one or two sentences."""
+        del confidence  # nothing is fitted to it without a trained adapter
+        return [answer_features(evidence, claim, located) for located in places]
+
+    def _verdict(
+        self, evidence: "QuestionEvidence", located: Sequence[int], features: Features
     ) -> Verdict:
-        """Return the verdict on a claim against the sentences of one passage."""
-        located = locate(evidence, claim, members)
-        features = answer_features(evidence, claim, located)
+        """Return the verdict on a claim against some sentences of one passage."""
         function = self.calibration.answer[evidence.language]
         support = function.probability(features)
         return Verdict(
@@ -280,8 +327,9 @@ class QuestionEvidence:
         passages: Sequence[Passage],
         encoder: Encoder,
         calibration: Calibration | None = None,
+        reader: SentenceReader | None = None,
     ) -> None:
-        """Score every sentence; one batch through the encoder."""
+        """Score every sentence; one batch through the encoder, and one through the reader."""
         self.question = question
         self.language = question_language(question)
         self.calibration = calibration or default_calibration()
@@ -293,6 +341,7 @@ class QuestionEvidence:
         self._rarity = ev.rarity(self.terms)
         self.passage_rank = _ranks(passages)
         self.similarities = self._cosines(encoder)
+        self.readings = reader.read(question, self.sentences) if reader else []
         function = self.calibration.sentence[self.language]
         self.features = [self._sentence_features(i) for i in range(len(self.sentences))]
         self.relevance = [function.probability(row) for row in self.features]
@@ -333,7 +382,16 @@ class QuestionEvidence:
             "passage": sentence.passage.relevance or 0.0,
             "rank": self.passage_rank[sentence.passage.number],
             "length": math.log1p(len(self.terms[i])),
+            **self._read_features(i),
         }
+
+    def _read_features(self, i: int) -> dict[str, float]:
+        """Return what a trained reader says of sentence `i`: nothing without one."""
+        if not self.readings:
+            return {}
+        margin = self.readings[i].margin
+        others = (read.margin for j, read in enumerate(self.readings) if j != i)
+        return {"reader": margin, "reader_lead": margin - max(others, default=-MOST_MARGIN)}
 
     def by_passage(self) -> dict[int, list[int]]:
         """Return the indices of the sentences of each passage, by passage number."""
@@ -376,7 +434,12 @@ def answer_features(
     others = (r for i, r in enumerate(evidence.relevance) if i not in located)
     relevance = _logit(evidence.relevance[first])
     nearest = evidence.sentences[first].text
+    read = {}
+    if evidence.readings:
+        best = max((evidence.readings[i] for i in located), key=lambda one: one.margin)
+        read = {"reader": best.margin, "reader_agrees": _agreement(claim, best.text)}
     return {
+        **read,
         **_shared(claim, claim_terms, text, nearest, known=evidence.question),
         "verbatim": float(ev.normalise(claim).strip(" .。") in ev.normalise(text)),
         "relevance": relevance,
@@ -387,6 +450,12 @@ def answer_features(
         "passage": evidence.sentences[first].passage.relevance or 0.0,
         "rank": evidence.passage_rank[evidence.sentences[first].passage.number],
     }
+
+
+def _agreement(claim: str, read: str) -> float:
+    """Return how much a claim and a span that was read are the same words: F1 of their terms."""
+    ours, theirs = set(ev.content_terms(claim)), set(ev.content_terms(read))
+    return 2 * len(ours & theirs) / max(1, len(ours) + len(theirs))
 
 
 def _logit(probability: float) -> float:

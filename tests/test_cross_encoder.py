@@ -346,13 +346,11 @@ def test_ranges_part_what_the_whole_passage_holds(
 ) -> None:
     random_head(folder, tmp_path / "head", "read")
     reader = open_head(bert, tmp_path / "head")
-    whole = reader.read_pairs([("rivers", EN)])[0]
+    (whole,) = reader.read_pairs([("rivers", EN)])
     assert whole is not None
-    middle = whole.end
-    (margins,) = reader.read_ranges(
-        [("rivers", EN)], [[(0, len(EN)), (0, middle), (middle, 10**6)]]
-    )
-    assert margins[0] == pytest.approx(whole.margin, abs=1e-4)
-    assert margins[1] == pytest.approx(whole.margin, abs=1e-4)  # it stands in the first part
-    assert margins[2] <= margins[0]
-    assert reader.read_ranges([("rivers", EN)], [[(len(EN), len(EN) + 5)]]) == [[-np.inf]]
+    parts = [(0, len(EN)), (0, whole.end), (whole.end, len(EN)), (len(EN), len(EN) + 5)]
+    ((first, before, after, beyond),) = reader.read_ranges([("rivers", EN)], [parts])
+    assert first == before == whole
+    assert beyond is None
+    assert after is not None and after.start >= whole.end
+    assert after.margin <= whole.margin
