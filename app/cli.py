@@ -15,6 +15,7 @@ import click
 from app.flags import Flags, collection_option, json_option, pass_flags, shown
 from app.keeping import LIBRARY
 from app.modelling import MODELLING
+from app.training import TRAINING
 
 if TYPE_CHECKING:
     from model.answers import Answer
@@ -77,7 +78,7 @@ def cli(
     context.obj = flags
 
 
-for command in [*LIBRARY, *MODELLING]:
+for command in [*LIBRARY, *MODELLING, *TRAINING]:
     cli.add_command(command)
 
 
