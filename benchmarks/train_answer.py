@@ -16,7 +16,7 @@ from pathlib import Path
 from app.settings import load_settings
 from ingest.errors import UsageError
 from model.prompts import TRAINED
-from model.training.loop import TrainingOptions, train
+from model.training.loop import TrainingOptions, pick_device, train
 from model.training.lora import LoraOptions, add_lora, save_adapter
 from model.training.tasks import CausalTask, Example, load_base
 from model.weights import DEFAULT_GENERATOR, GEMMA_GGUF, prepare_gemma_folder
@@ -26,7 +26,7 @@ def main() -> None:
     """Train, or go on training, and write the adapter."""
     options = _arguments()
     folder = prepare_gemma_folder(load_settings().home)
-    model, tokenizer = load_base(folder, device=options.device)
+    model, tokenizer = load_base(folder, device=str(pick_device(options.device)))
     lora = LoraOptions(rank=options.rank, alpha=2.0 * options.rank)
     base = {"name": DEFAULT_GENERATOR, "sha256": GEMMA_GGUF.source_sha256}
     task = CausalTask(
