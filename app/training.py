@@ -120,6 +120,32 @@ FORGETTING: tuple[Decorator, ...] = (
 )
 
 
+_OBJECTIVES: Mapping[str, Any] = {"gpt": "next", "bert": "masked", "t5": "spans"}
+PRETRAINING: tuple[Decorator, ...] = (
+    click.option(
+        "--objective",
+        type=click.Choice(list(_OBJECTIVES)),
+        default="gpt",
+        show_default=True,
+        help="The next token, masked tokens, or removed spans.",
+    ),
+    click.option("--from-scratch", is_flag=True, help="A new model with a tokenizer of its own."),
+    click.option(
+        "--vocabulary", type=click.IntRange(1), default=8000, show_default=True, help="Its tokens."
+    ),
+    click.option(
+        "--width", type=click.IntRange(8), default=256, show_default=True, help="Its width."
+    ),
+    click.option(
+        "--layers", type=click.IntRange(1), default=4, show_default=True, help="Its layers."
+    ),
+    click.option(
+        "--heads", type=click.IntRange(1), default=4, show_default=True, help="Its heads."
+    ),
+    click.option("--freeze-embeddings", is_flag=True, help="Leave the embeddings as they are."),
+)
+
+
 def with_options(*groups: Sequence[Decorator]) -> Decorator:
     """Return a decorator that adds groups of options in their order."""
 
@@ -178,7 +204,7 @@ class Job:
     task: "Task"
     options: "TrainingOptions"
     save: "Callable[[Path, TrainingRecord], None]"  # into a folder
-    switch: str  # how to use it
+    use: str  # how to, in a few words
 
 
 def _wanted(flags: Flags, role: str, options: dict[str, Any]) -> Wanted:
@@ -387,7 +413,7 @@ def _causal_job(wanted: Wanted, train: "Rows", dev: "Rows") -> Job:
 
     switch = f"generator.model={wanted.target}" if chosen["full"] else _adapter_switch(wanted, name)
     rate = 2e-5 if chosen["full"] else 5e-4
-    return Job(task, wanted.training_options(rate), save, f"--set {switch}")
+    return Job(task, wanted.training_options(rate), save, f"switch it on with --set {switch}")
 
 
 def _adapter_switch(wanted: Wanted, base: str) -> str:
@@ -425,7 +451,7 @@ def _head_job(wanted: Wanted, train: "Rows", dev: "Rows") -> Job:
         record.save(target)
         label_adapter(target, role, name, sha256)
 
-    return Job(task, wanted.training_options(1e-3), save, "")
+    return Job(task, wanted.training_options(1e-3), save, "tether models lists it")
 
 
 def _encoder_base(wanted: Wanted) -> tuple[str, Path]:
@@ -448,6 +474,85 @@ def _encoder_base(wanted: Wanted) -> tuple[str, Path]:
             f" {DEFAULT_ENCODER}"
         )
     return folder.resolve().name, folder
+
+
+def _pretraining_job(wanted: Wanted) -> Job:
+    """Return the task of an objective on texts, from scratch or continued."""
+    from model.training import pretraining
+    from model.training.lora import save_model
+
+    chosen = wanted.options
+    objective = _OBJECTIVES[chosen["objective"]]
+    corpus = pretraining.split_documents(_texts(wanted), seed=chosen["seed"])
+    source: Path | None = None
+    if chosen["from_scratch"]:
+        base: dict[str, str] = {}
+        tokenizer = pretraining.train_tokenizer(corpus.train, vocabulary=chosen["vocabulary"])
+        size = pretraining.ModelSize(chosen["width"], chosen["layers"], chosen["heads"])
+        model = pretraining.new_model(objective, tokenizer, size, seed=chosen["seed"])
+    else:
+        name, place, sha256 = _pretraining_base(wanted)
+        base = {"name": name, "sha256": sha256}
+        model, tokenizer = pretraining.load_pretrained(objective, place)
+        source = Path(place)
+    if chosen["freeze_embeddings"]:
+        pretraining.freeze_embeddings(model)
+    packing = pretraining.PackingOptions(block=chosen["most_tokens"] or 256, seed=chosen["seed"])
+    task = pretraining.TASKS[objective](model, tokenizer, corpus, packing, base=base)
+    is_encoder = source is not None and (source / "modules.json").is_file()
+
+    def save(folder: Path, record: "TrainingRecord") -> None:
+        if is_encoder and source is not None and objective == "masked":
+            pretraining.save_encoder(model, source, folder, record=record)
+        else:
+            save_model(model, tokenizer, folder, record=record, facts={"command": wanted.command})
+
+    use = "it is a folder that transformers reads"
+    if is_encoder:
+        use = f"use it with tether reindex --encoder {wanted.target}"
+    elif objective == "next":
+        use = f"switch it on with --set generator.model={wanted.target}"
+    return Job(task, wanted.training_options(1e-3 if chosen["from_scratch"] else 5e-5), save, use)
+
+
+def _pretraining_base(wanted: Wanted) -> tuple[str, str, str]:
+    """Return name, place and hash of the model that goes on learning."""
+    from ingest.errors import UsageError
+    from model.weights import base_hash
+    from retrieval.weights import local_folder
+
+    chosen = wanted.options
+    if chosen["objective"] == "gpt":
+        return _generator_base(wanted)
+    if chosen["objective"] == "bert" and (not chosen["base"] or local_folder(chosen["base"])):
+        name, folder = _encoder_base(wanted)
+        return name, str(folder), base_hash(folder, wanted.settings.home)
+    if not chosen["base"]:
+        raise UsageError("there is no T5 in use: name a folder with --base, or --from-scratch")
+    place = local_folder(chosen["base"])
+    sha256 = base_hash(place, wanted.settings.home) if place else ""
+    return (place.resolve().name, str(place), sha256) if place else (chosen["base"],) * 2 + ("",)
+
+
+def _texts(wanted: Wanted) -> list[str]:
+    """Return the texts to pretrain on: of a file, or the documents of a collection.
+
+    Raises:
+        UsageError: Not one of the two is named.
+    """
+    from app.rows import read_texts
+    from ingest.errors import UsageError
+
+    chosen = wanted.options
+    if (chosen["data"] is None) == (chosen["collection"] is None):
+        raise UsageError("give --data FILE or --collection NAME: exactly one of them")
+    if chosen["data"] is not None:
+        return read_texts(chosen["data"])
+    from app.assembly import open_searcher
+
+    with open_searcher(wanted.settings)[1] as collection:
+        found = [collection.document(info.id) for info in collection.documents()]
+    return [document.text for document in found if document is not None]
 
 
 # --- Training -------------------------------------------------------------------------------------
@@ -497,10 +602,9 @@ def _carry_out(wanted: Wanted, job: Job) -> None:
     job.save(wanted.target, record)
     _leave_card(wanted, record)
     shutil.rmtree(wanted.run, ignore_errors=True)
-    use = f"switch it on with {job.switch}" if job.switch else "tether models lists it"
     figures = _figures(record.first, record.best) or "no dev rows"
     spent = f"{record.steps} steps in {_duration(record.seconds)}"
-    click.echo(shown(f"{wanted.target} ({spent}; {figures}); {use}"))
+    click.echo(shown(f"{wanted.target} ({spent}; {figures}); {job.use}"))
 
 
 def _print_how_to_go_on(wanted: Wanted) -> None:
@@ -633,6 +737,27 @@ def read_(flags: Flags, **options: Any) -> None:  # noqa: ANN401
     A row is {"question": text, "passage": text, "answers": [text or [start, end], ...]}.
     """
     _learn(flags, "read", options)
+
+
+@train.command()
+@with_options((SOURCES[0], SOURCES[2]), PRETRAINING, COMMON)
+@pass_flags
+def pretrain(flags: Flags, **options: Any) -> None:  # noqa: ANN401
+    """Pretrain on plain texts: a language model (gpt), an encoder (bert), or both in one (t5).
+
+    The file holds paragraphs with blank lines between them, or rows {"text": text}.
+    """
+    if options["width"] % options["heads"]:
+        raise click.BadParameter("the width is no multiple of the heads", param_hint="--heads")
+    wanted = _wanted(flags, "pretrain", options | {"full": True})
+    job = _pretraining_job(wanted)
+    told = job.task.describe()  # type: ignore[attr-defined]
+    counts = (
+        f"{told[part]['documents']} {name} with {told[part]['tokens']:,} tokens"
+        for part, name in (("data", "texts"), ("dev", "dev texts"))
+    )
+    click.echo("; ".join(counts))
+    _carry_out(wanted, job)
 
 
 # --- Feedback -------------------------------------------------------------------------------------

@@ -18,7 +18,10 @@ from app.rows import examples_of, read_rows, write_rows
 from app.settings import load_settings
 from app.training import train as train_group
 from model.adapters import find_adapter
+from model.answers import Answer, answer_to_json
 from model.cross_encoder import load_head
+from model.generators import Decoding
+from model.prompts import Prompt
 from model.training.questions import QuestionRow
 from retrieval.encoders import HashingEncoder
 from retrieval.onnx import OnnxBert, read_shape
@@ -99,8 +102,13 @@ def test_an_answer_adapter_is_trained_and_used(
     assert not (home / "training" / "mine").exists()
 
     flags = {"generator.adapter": "mine", "generator.model": str(llama), "generator.device": "cpu"}
-    generator = build_generator(load_settings(flags))
-    assert generator.name == str(llama)
+    said = "".join(build_generator(load_settings(flags)).stream(
+        Prompt("", (), "Question: pier? Answer:"), Decoding(max_new_tokens=8)
+    ))  # fmt: skip
+    bare = "".join(build_generator(load_settings(flags | {"generator.adapter": "none"})).stream(
+        Prompt("", (), "Question: pier? Answer:"), Decoding(max_new_tokens=8)
+    ))  # fmt: skip
+    assert said != bare
     assert "adapter: answer" in tether("models").out
     again = tether("train", "answer", "--data", rows, "--base", llama, "--out", "mine", *QUICK)
     assert again.code == 2 and "--force" in again.error
@@ -150,14 +158,14 @@ def test_knowledge_comes_from_a_collection(
     )
     assert result.code == 0, result.err
     assert "11 rows used, 0 too long, 0 without an answer; 1 dev rows" in result.out
-    assert find_adapter("piers", home, "answer").record["steps"] == 12
+    assert find_adapter("piers", home, "answer").record["steps"] == 9
 
 
 def words(draw: random.Random, count: int) -> str:
     return "".join(draw.choices(LETTERS, k=count))
 
 
-def head_rows(role: str, count: int = 60) -> list[dict[str, Any]]:
+def head_rows(role: str, count: int = 200) -> list[dict[str, Any]]:
     """Return rows whose right answer is told by one character."""
     draw = random.Random(3)
     made: list[dict[str, Any]] = []
@@ -184,13 +192,13 @@ def head_rows(role: str, count: int = 60) -> list[dict[str, Any]]:
 def test_heads_are_trained(tether: Run, home: Path, bert: Path, tmp_path: Path, role: str) -> None:
     data = lines(tmp_path / "rows.jsonl", head_rows(role))
     result = tether(
-        *("train", role, "--data", data, "--base", bert, "--out", role, "--rank", 8),
-        *("--most-tokens", 48, "--epochs", 8, "--batch-tokens", 400, "--learning-rate", 0.02),
-        *("--device", "cpu"),
+        *("train", role, "--data", data, "--dev", data, "--base", bert, "--out", role),
+        *("--rank", 8, "--alpha", 16, "--most-tokens", 48, "--epochs", 4, "--batch-tokens", 256),
+        *("--learning-rate", 0.01, "--device", "cpu"),
     )
     assert result.code == 0, result.err
     before, after = losses(result)
-    assert after < before
+    assert after < 0.9 * before
     adapter = find_adapter(role, home, role)
     assert adapter.base_name == bert.name and (adapter.folder / "README.md").exists()
     shape = read_shape(bert)
@@ -278,7 +286,8 @@ def test_an_adapter_is_refused_on_another_base(
         *("--set", f"generator.model={other}", "--set", "generator.backend=transformers"),
         *("--set", "generator.adapter=mine", "ask", "Who?", "--no-retrieval"),
     )
-    assert result.code == 1 and "was trained on llama" in result.error
+    assert result.code == 1
+    assert "the adapter mine was trained on llama" in result.err.splitlines()[-1]
 
 
 def test_what_is_asked_for_must_make_sense(
@@ -290,7 +299,10 @@ def test_what_is_asked_for_must_make_sense(
     assert "something else" in tether(*start, "--out", "none", "--data", rows).error
     assert tether(*start, "--out", "x", "--collection", "nowhere").code == 2
     assert "share" in tether(*start, "--out", "x", "--data", rows, "--replay", 2).error
-    assert "freeze" in tether(*start, "--out", "x", "--data", rows, "--freeze-layers", 9).error
+    assert (
+        "layers cannot be frozen"
+        in tether(*start, "--out", "x", "--data", rows, "--freeze-layers", 9).error
+    )
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on(
@@ -330,6 +342,105 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     assert result.code == 0, result.err
     record = find_adapter("long", home, "answer").record
     assert record["stopped"] == "budget" and record["steps"] >= step
+
+
+@pytest.fixture
+def paragraphs(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    names = ["Orrin", "Brenn", "Halden", "Velm"]
+    texts = [
+        f"The harbour of {names[i % 4]} has {i} piers and a lantern that burns all night. " * 4
+        for i in range(40)
+    ]
+    path.write_text("\n\n".join(texts), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("objective", ["gpt", "bert", "t5"])
+def test_pretraining_from_scratch(
+    tether: Run, home: Path, paragraphs: Path, objective: str
+) -> None:
+    result = tether(
+        *("train", "pretrain", "--data", paragraphs, "--objective", objective, "--from-scratch"),
+        *("--vocabulary", 420, "--width", 32, "--layers", 1, "--most-tokens", 64, "--out", "own"),
+        *("--steps", 25, "--epochs", 9, "--learning-rate", 0.01, "--device", "cpu"),
+    )
+    assert result.code == 0, result.err
+    assert "38 texts with" in result.out and "2 dev texts with" in result.out
+    before, after = losses(result)
+    assert after < 0.9 * before
+    folder = home / "models" / "own"
+    assert (folder / "model.safetensors").exists() and (folder / "README.md").exists()
+    if objective == "gpt":
+        again = tether(
+            *("train", "pretrain", "--data", paragraphs, "--base", folder, "--out", "more"),
+            *("--steps", 2, "--most-tokens", 64, "--device", "cpu"),
+        )
+        assert again.code == 0, again.err
+        assert losses(again)[0] == pytest.approx(after, abs=0.01)
+
+
+def test_an_encoder_is_adapted_and_reindexes(
+    tether: Run, home: Path, paragraphs: Path, bert: Path
+) -> None:
+    assert tether("ingest", paragraphs).code == 0
+    result = tether(
+        *("train", "pretrain", "--objective", "bert", "--collection", "default", "--base", bert),
+        *("--out", "domain", "--steps", 2, "--most-tokens", 32),
+    )
+    assert result.code == 1 and "two different documents" in result.error
+    start = ("train", "pretrain", "--data", paragraphs, "--steps", 2, "--most-tokens", 32)
+    lacking = tether(*start, "--objective", "bert", "--base", bert, "--out", "domain")
+    assert lacking.code == 1 and "the tokenizer has no eos_token" in lacking.error
+    assert "--from-scratch" in tether(*start, "--objective", "t5", "--out", "domain").error
+
+
+def asked(tmp_path: Path, question: str, text: str) -> Path:
+    """Write what `tether ask --json` prints."""
+    passage = given_passages(["The old keeper mends the nets."], question, HashingEncoder())[0]
+    answer = Answer(question, text, (), (passage,), "supported")
+    path = tmp_path / f"answer-{len(list(tmp_path.glob('answer-*')))}.json"
+    path.write_text(json.dumps(answer_to_json(answer)), "utf-8")
+    return path
+
+
+def test_feedback_is_kept_listed_exported_and_removed(tether: Run, tmp_path: Path) -> None:
+    file = asked(tmp_path, "Who mends the nets?", "The harbour [1]")
+    added = tether("feedback", "add", file, "--thumb", "down", "--correction", "The old keeper [1]")
+    assert (added.code, added.out) == (0, "kept as 1\n")
+    assert "down  Who mends the nets?" in tether("feedback", "list").out
+    (entry,) = json.loads(tether("feedback", "list", "--json").out)
+    assert entry["passages"][0]["text"] == "The old keeper mends the nets."
+    out = tmp_path / "out.jsonl"
+    assert tether("feedback", "export", out, "--rows").code == 0
+    (row,) = read_rows(out, "answer").examples
+    assert row.completion.strip() == "The old keeper [1]" and "mends the nets." in row.prompt
+    assert json.loads(tether("feedback", "export", "-").out) == entry
+    assert tether("feedback", "remove", 1).code == 0
+    assert "no entry 1" in tether("feedback", "remove", 1).error
+    assert tether("feedback", "list").out == ""
+
+
+def test_feedback_without_an_answer_is_refused(tether: Run, tmp_path: Path) -> None:
+    file = asked(tmp_path, "Who mends the nets?", "The harbour [1]")
+    silent = tether("feedback", "add", file)
+    assert silent.code == 2 and "give a thumb or a correction" in silent.error
+    file.write_text('{"question": "x"}', "utf-8")
+    bad = tether("feedback", "add", file, "--thumb", "up")
+    assert bad.code == 2 and "tether ask QUESTION --json" in bad.error
+
+
+def test_corrections_are_learnt(tether: Run, home: Path, llama: Path, tmp_path: Path) -> None:
+    start = ("train", "answer", "--from-feedback", "--base", llama, "--out", "mine", *QUICK)
+    assert "tether feedback add" in tether(*start).error
+    for number in range(12):
+        file = asked(tmp_path, f"Who mends net {number}?", "The harbour [1]")
+        correction = ("--correction", "The old keeper [1]")
+        assert tether("feedback", "add", file, "--thumb", "down", *correction).code == 0
+    result = tether(*start)
+    assert result.code == 0, result.err
+    assert "11 rows used" in result.out and losses(result)[1] < losses(result)[0]
+    assert find_adapter("mine", home, "answer")
 
 
 def test_rows_made_of_questions() -> None:
