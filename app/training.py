@@ -20,6 +20,7 @@ from app.flags import Flags, json_option, pass_flags, shown
 if TYPE_CHECKING:
     from app.rows import Rows
     from app.settings import Settings
+    from model.adapters import Adapter
     from model.training.forgetting import ForgettingOptions
     from model.training.loop import Task, TrainingOptions
     from model.training.records import TrainingRecord
@@ -98,6 +99,11 @@ LORA: tuple[Decorator, ...] = (
     click.option("--alpha", type=float, help="Scale of the LoRA (default: twice the rank)."),
 )
 FORGETTING: tuple[Decorator, ...] = (
+    click.option(
+        "--from-adapter",
+        metavar="NAME",
+        help="Adapter to go on with (default: none; for feedback, the one in use).",
+    ),
     click.option("--full", is_flag=True, help="Train all weights; makes a model, no adapter."),
     click.option(
         "--replay", type=float, default=0.0, metavar="SHARE", help="Share of general text mixed in."
@@ -373,9 +379,6 @@ def _forgetting(options: Mapping[str, Any]) -> "tuple[ForgettingOptions, list[st
 
 def _causal_job(wanted: Wanted, train: "Rows", dev: "Rows") -> Job:
     """Return the task of a language model, with a fresh LoRA or all weights."""
-    from dataclasses import asdict
-
-    from model.prompts import TRAINED
     from model.training.lora import LoraOptions, add_lora, save_adapter, save_model
     from model.training.tasks import CausalTask, load_base
 
@@ -383,11 +386,14 @@ def _causal_job(wanted: Wanted, train: "Rows", dev: "Rows") -> Job:
     forgetting, general, general_dev = _forgetting(chosen)
     name, place, sha256 = _generator_base(wanted)
     model, tokenizer = load_base(place)
+    base = {"name": name, "sha256": sha256}
+    started = _adapter_to_go_on_with(wanted, base)
     rank = chosen["rank"]
-    if not chosen["full"]:
+    if started is not None:
+        model = load_adapter(model, started.folder)
+    elif not chosen["full"]:
         lora = LoraOptions(rank=rank, alpha=chosen["alpha"] or 2.0 * rank)
         model = add_lora(model, lora, seed=chosen["seed"])
-    base = {"name": name, "sha256": sha256}
     task = CausalTask(
         model,
         tokenizer,
@@ -400,9 +406,7 @@ def _causal_job(wanted: Wanted, train: "Rows", dev: "Rows") -> Job:
         base=base,
         seed=chosen["seed"],
     )
-    facts: dict[str, Any] = {"role": "answer", "base": base, "command": wanted.command}
-    if wanted.role == "answer":
-        facts["prompt"] = asdict(TRAINED)
+    facts = _facts(wanted, base, started)
 
     def save(folder: Path, record: "TrainingRecord") -> None:
         task.finish()
@@ -414,6 +418,59 @@ def _causal_job(wanted: Wanted, train: "Rows", dev: "Rows") -> Job:
     switch = f"generator.model={wanted.target}" if chosen["full"] else _adapter_switch(wanted, name)
     rate = 2e-5 if chosen["full"] else 5e-4
     return Job(task, wanted.training_options(rate), save, f"switch it on with --set {switch}")
+
+
+def _facts(wanted: Wanted, base: Mapping[str, str], started: "Adapter | None") -> dict[str, Any]:
+    """Return what the record of a language model says beside the run."""
+    from dataclasses import asdict
+
+    from model.prompts import TRAINED
+
+    facts: dict[str, Any] = {"role": "answer", "base": base, "command": wanted.command}
+    if wanted.role == "answer":
+        facts["prompt"] = asdict(TRAINED)
+    elif started is not None:
+        facts["prompt"] = dict(started.prompt)
+    if started is not None:
+        facts["started_from"] = {"name": started.name, "sha256": started.sha256}
+    return facts
+
+
+def _adapter_to_go_on_with(wanted: Wanted, base: Mapping[str, str]) -> "Adapter | None":
+    """Return the adapter whose training goes on; people's feedback is about the one in use.
+
+    Raises:
+        UsageError: Other options need a fresh one.
+        WeightsError: There is no such adapter, or it belongs to another base.
+    """
+    from app.assembly import resolve_adapter
+    from ingest.errors import UsageError
+    from model.adapters import find_adapter, require_base
+
+    chosen = wanted.options
+    name = chosen["from_adapter"]
+    if name == "none" or (name is None and not chosen.get("from_feedback")):
+        return None
+    if name is not None:
+        adapter: Adapter | None = find_adapter(name, wanted.settings.home, "answer")
+    else:
+        adapter = None if chosen["base"] or chosen["full"] else resolve_adapter(wanted.settings)
+    if adapter is None:
+        return None
+    if chosen["full"] or chosen["interpolate"] < 1:
+        raise UsageError(
+            f"the adapter {adapter.name} goes on learning, which --full and --interpolate cannot;"
+            " leave them out, or give --from-adapter none"
+        )
+    require_base(adapter, base["name"], base["sha256"] or None)
+    return adapter
+
+
+def load_adapter(model: Any, folder: Path) -> Any:  # noqa: ANN401 - peft ships no types
+    """Return a model with a LoRA on it that goes on learning."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
 def _adapter_switch(wanted: Wanted, base: str) -> str:
@@ -558,9 +615,67 @@ def _texts(wanted: Wanted) -> list[str]:
 # --- Training -------------------------------------------------------------------------------------
 
 
+def _prefer(wanted: Wanted) -> None:
+    """Carry out DPO on the pairs that people's feedback makes.
+
+    Raises:
+        UsageError: Options that do not go with it.
+        TrainingError: There is no pair.
+    """
+    from app.rows import split_dev
+    from ingest.errors import TrainingError, UsageError
+    from model.feedback import FeedbackStore, preference_pairs
+
+    chosen = wanted.options
+    if not chosen["from_feedback"] or chosen["full"]:
+        raise UsageError("--preferences needs --from-feedback, and makes an adapter: no --full")
+    with FeedbackStore(wanted.settings.home) as store:
+        pairs = preference_pairs(store.entries())
+    if not pairs:
+        raise TrainingError(
+            "no answer is preferred to another yet: give corrections with tether feedback add"
+        )
+    kept, aside = split_dev(pairs, chosen["seed"])
+    click.echo(f"{len(kept)} pairs; {len(aside)} dev pairs")
+    if chosen["dry_run"]:
+        click.echo("nothing was trained")
+        return
+    from model.training.preferences import PreferenceOptions, train_dpo
+    from model.training.tasks import load_base
+
+    name, place, sha256 = _generator_base(wanted)
+    base = {"name": name, "sha256": sha256}
+    model, tokenizer = load_base(place)
+    started = _adapter_to_go_on_with(wanted, base)
+    options = PreferenceOptions(
+        seed=chosen["seed"],
+        epochs=chosen["epochs"],
+        most_steps=chosen["steps"],
+        learning_rate=chosen["learning_rate"] or 5e-5,
+        most_tokens=chosen["most_tokens"] or 640,
+        lora_rank=chosen["rank"],
+        lora_alpha=chosen["alpha"] or 2.0 * chosen["rank"],
+        device=chosen["device"],
+    )
+    record = train_dpo(
+        load_adapter(model, started.folder) if started else model,
+        tokenizer,
+        kept,
+        options,
+        wanted.target,
+        base_name=name,
+        dev=aside,
+        facts=_facts(wanted, base, started),
+    )
+    _finish(wanted, record, f"switch it on with --set {_adapter_switch(wanted, name)}")
+
+
 def _learn(flags: Flags, role: str, options: dict[str, Any]) -> None:
     """Carry out a command that learns from rows."""
     wanted = _wanted(flags, role, options)
+    if options.get("preferences"):
+        _prefer(wanted)
+        return
     train, dev = _rows(wanted)
     make = _causal_job if role in ("answer", "knowledge") else _head_job
     job = make(wanted, train, dev)
@@ -597,14 +712,18 @@ def _carry_out(wanted: Wanted, job: Job) -> None:
     except KeyboardInterrupt:
         _print_how_to_go_on(wanted)
         raise
-    if os.environ.get("RANK", "0") != "0":  # one of several processes writes
-        return
-    job.save(wanted.target, record)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one writes
+        job.save(wanted.target, record)
+        _finish(wanted, record, job.use)
+
+
+def _finish(wanted: Wanted, record: "TrainingRecord", use: str) -> None:
+    """Leave the card, clear the run away, and say where the result lies and how it did."""
     _leave_card(wanted, record)
     shutil.rmtree(wanted.run, ignore_errors=True)
     figures = _figures(record.first, record.best) or "no dev rows"
     spent = f"{record.steps} steps in {_duration(record.seconds)}"
-    click.echo(shown(f"{wanted.target} ({spent}; {figures}); {job.use}"))
+    click.echo(shown(f"{wanted.target} ({spent}; {figures}); {use}"))
 
 
 def _print_how_to_go_on(wanted: Wanted) -> None:
@@ -658,11 +777,12 @@ def _leave_card(wanted: Wanted, record: "TrainingRecord") -> None:
         ("stopped", f"{record.stopped}; weights of step {record.best_step}"),
         ("figures", _figures(record.first, record.best) or "no dev rows"),
     ]
+    curve = "\n![curve](curve.svg)\n" if (wanted.target / "curve.svg").is_file() else ""
     table = "".join(f"| {name} | {value} |\n" for name, value in rows)
     write_text(
         wanted.target / "README.md",
         f"# {wanted.options['out']}\n\nTrained with `tether train`; every option and the curve"
-        f" stand in `record.json`.\n\n| | |\n|---|---|\n{table}\n![curve](curve.svg)\n",
+        f" stand in `record.json`.\n\n| | |\n|---|---|\n{table}{curve}",
     )
 
 

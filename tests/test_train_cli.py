@@ -440,7 +440,22 @@ def test_corrections_are_learnt(tether: Run, home: Path, llama: Path, tmp_path: 
     result = tether(*start)
     assert result.code == 0, result.err
     assert "11 rows used" in result.out and losses(result)[1] < losses(result)[0]
-    assert find_adapter("mine", home, "answer")
+    first = find_adapter("mine", home, "answer")
+
+    goes_on = ("--from-feedback", "--from-adapter", "mine", "--base", llama, "--out", "better")
+    refused = tether("train", "answer", *goes_on, "--interpolate", 0.5)
+    assert refused.code == 2 and "--from-adapter none" in refused.error
+    result = tether(
+        *("train", "answer", *goes_on, "--preferences", "--steps", 6, "--epochs", 9),
+        *("--learning-rate", 0.01, "--device", "cpu"),
+    )
+    assert result.code == 0, result.err
+    assert "11 pairs; 1 dev pairs" in result.out
+    second = find_adapter("better", home, "answer")
+    assert second.record["started_from"]["sha256"] == first.sha256 != second.sha256
+    assert second.record["best"]["margin"] > second.record["first"]["margin"]
+    alone = tether("train", "answer", "--preferences", "--base", llama, "--out", "x")
+    assert alone.code == 2 and "--from-feedback" in alone.error
 
 
 def test_rows_made_of_questions() -> None:
