@@ -159,17 +159,18 @@ def new_model(
     import transformers as hf
 
     size = size or ModelSize()
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    shape = {
+    shape: dict[str, Any] = {
         "hidden_size": size.width, "intermediate_size": 4 * size.width,
         "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
         "max_position_embeddings": size.positions,
     }  # fmt: skip
+    start: dict[str, Any] = {"decoder_start_token_id": tokenizer.pad_token_id}  # as T5 has it
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if objective == "next":
@@ -182,7 +183,7 @@ def new_model(
         return hf.T5ForConditionalGeneration(hf.T5Config(
             **shared, d_model=size.width, d_kv=size.width // size.heads, d_ff=4 * size.width,
             num_layers=size.layers, num_heads=size.heads, dropout_rate=0.0,
-            decoder_start_token_id=tokenizer.pad_token_id,
+            **start,
         ))  # fmt: skip
 
 
@@ -258,7 +259,7 @@ def save_encoder(
     from safetensors.torch import save_file
 
     trained = model.base_model.state_dict()
-    with safe_open(source / _ENCODER_WEIGHTS, framework="pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(source / _ENCODER_WEIGHTS, framework="pt") as file:
         names = {name: name.removeprefix("bert.") for name in file.keys()}  # noqa: SIM118
         kept = {name: file.get_tensor(name) for name, own in names.items() if own not in trained}
     weights = {
