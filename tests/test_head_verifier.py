@@ -1,0 +1,107 @@
+"""The trained verifier, with random heads: what joins the fitted features, and what stays above."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.head_verifier import HeadReader, Heads, HeadVerifier, Scale
+from model.verifier import MOST_MARGIN, Logistic
+from retrieval.encoders import OnnxEncoder
+from retrieval.onnx import OnnxBert, read_prompts
+from retrieval.search import given_passages
+from tests.test_cross_encoder import open_bert, open_head, random_head
+from tests.test_onnx import build
+from tests.test_verifier import TEXTS, plain_calibration
+
+QUESTION = "Who built the Zarnith bridge?"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def bert(folder: Path) -> OnnxBert:
+    return open_bert(folder)
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path, bert: OnnxBert) -> OnnxEncoder:
+    return OnnxEncoder(bert, "tiny", "0" * 64, read_prompts(folder))
+
+
+@pytest.fixture(scope="module")
+def heads(folder: Path, bert: OnnxBert, tmp_path_factory: pytest.TempPathFactory) -> Heads:
+    target = tmp_path_factory.mktemp("heads")
+    random_head(folder, target / "read", "read")
+    random_head(folder, target / "verify", "verify")
+    return Heads(open_head(bert, target / "read"), open_head(bert, target / "verify"))
+
+
+def verifier(encoder: OnnxEncoder, heads: Heads, **weights: float) -> HeadVerifier:
+    plain = plain_calibration()
+    answer = Logistic(-3.0, {"terms": 4.0, "relevance": 1.0} | weights)
+    return HeadVerifier(
+        encoder,
+        heads,
+        replace(plain, answer={"en": answer, "zh": answer}),
+        {"en": Scale(2.0, 0.1, 0.6), "zh": Scale()},
+    )
+
+
+def test_what_was_read_stands_in_its_sentence(encoder: OnnxEncoder, heads: Heads) -> None:
+    assert heads.read is not None
+    weighed = verifier(encoder, heads).weigh(QUESTION, given_passages(TEXTS, QUESTION, encoder))
+    assert len(weighed.readings) == len(weighed.sentences) == 4
+    for sentence, read, features in zip(
+        weighed.sentences, weighed.readings, weighed.features, strict=True
+    ):
+        assert read.text and read.text in sentence.text
+        assert features["reader"] == read.margin
+        assert abs(read.margin) <= MOST_MARGIN
+    best = max(weighed.features, key=lambda features: features["reader"])
+    assert best["reader_lead"] >= 0
+    assert HeadReader(heads.read).read(QUESTION, []) == []
+
+
+def test_fitted_functions_see_the_heads(encoder: OnnxEncoder, heads: Heads) -> None:
+    passages = given_passages(TEXTS, QUESTION, encoder)
+    judge = verifier(encoder, heads)
+    weighed = judge.weigh(QUESTION, passages)
+    (row,) = judge.claim_features(weighed, "Ola Fenn", [[0]], confidence=-1.5)
+    assert row["confidence"] == -1.5
+    assert {"reader", "reader_agrees", "verified"} <= set(row)
+    sure = verifier(encoder, heads, confidence=1.0).judge_answer(weighed, "Ola Fenn", [1], -0.1)
+    unsure = verifier(encoder, heads, confidence=1.0).judge_answer(weighed, "Ola Fenn", [1], -9.0)
+    assert unsure.support < sure.support
+
+
+def test_no_head_can_let_through_what_breaks_a_rule(encoder: OnnxEncoder, heads: Heads) -> None:
+    passages = given_passages(TEXTS, QUESTION, encoder)
+    judge = verifier(encoder, heads, confidence=-100.0)  # as sure as a function can be
+    weighed = judge.weigh(QUESTION, passages)
+    assert judge.judge_answer(weighed, "Ola Fenn", [1], -9.0).supported
+    for claim in ("Peter Grau", "Ola Fenn in 1871", "The bridge was not built by Ola Fenn."):
+        assert not judge.judge_answer(weighed, claim, [1], -9.0).supported
+
+
+def test_pairs_are_judged_by_the_head_at_its_threshold(encoder: OnnxEncoder, heads: Heads) -> None:
+    assert heads.verify is not None
+    pairs = [("Ola Fenn built it.", TEXTS[0]), ("茶叶在四月采收。", TEXTS[1])]
+    judgements = verifier(encoder, heads).judge(pairs)
+    logits = heads.verify.score(pairs)
+    scales = (Scale(2.0, 0.1, 0.6), Scale())
+    for judgement, logit, scale in zip(judgements, logits, scales, strict=True):
+        assert judgement.support == pytest.approx(scale.probability(float(logit)))
+        assert judgement.supported == (judgement.support >= scale.threshold)
+    assert verifier(encoder, heads).judge([]) == []
+
+
+def test_without_heads_it_is_the_training_free_verifier(encoder: OnnxEncoder) -> None:
+    alone = HeadVerifier(encoder, Heads(), plain_calibration())
+    weighed = alone.weigh(QUESTION, given_passages(TEXTS, QUESTION, encoder))
+    assert weighed.readings == []
+    assert "reader" not in weighed.features[0]
+    assert alone.judge([("Ola Fenn built the Zarnith bridge.", TEXTS[0])])[0].supported
