@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from app.assembly import build_generator
@@ -28,6 +29,7 @@ from retrieval.onnx import OnnxBert, read_shape
 from retrieval.passages import Passage
 from retrieval.search import given_passages
 from tests.test_cli import Result, Run, call
+from tests.test_docs import SHOWN
 from tests.test_faults import files_up_to
 from tests.test_onnx import build as build_bert
 from tests.tiny_models import build_transformers_model
@@ -47,6 +49,7 @@ QUICK = (
     "cpu",
 )
 LETTERS = "aeilmnoprst"
+OURS = [words for _, words in SHOWN if words[:2] in (["tether", "train"], ["tether", "feedback"])]
 
 
 @pytest.fixture(scope="module")
@@ -489,6 +492,12 @@ def test_written_rows_are_read_again(tmp_path: Path, role: str) -> None:
     first = read_rows(data, role)
     write_rows(tmp_path / "again.jsonl", first.examples)
     assert read_rows(tmp_path / "again.jsonl", role) == first
+
+
+@pytest.mark.parametrize("words", OURS, ids=" ".join)
+def test_every_command_shown_has_these_options(words: list[str]) -> None:
+    group: Any = cli.commands[words[1]]
+    group.commands[words[2]].make_parser(click.Context(group)).parse_args(words[3:])
 
 
 def test_the_commands_are_documented() -> None:
