@@ -1,6 +1,7 @@
 """Fit the verifier's three logistic functions and their thresholds; write model/calibration.json.
 
-    python -m benchmarks.calibrate --data ../shared/data --passages 200 --seed 0
+    python -m benchmarks.calibrate --data ../shared/data --passages 200 --seed 0 --cache DIR
+    python -m benchmarks.calibrate ... --read RUN/head --verify RUN/head --out FILE   # with heads
 
 Fits on train files only (for statements, where there are none, on dev files), so that the dev rows
 of `benchmarks/answering.py` stay unseen. Thresholds and figures come from five-fold
@@ -22,30 +23,32 @@ from typing import Any
 
 import numpy as np
 
-from app.assembly import build_encoder, build_generator
-from app.settings import load_settings
+from app.assembly import build_encoder, build_generator, resolve_adapter, resolve_prompt
+from app.settings import Settings, load_settings
 from eval.cases import Case
 from eval.datasets import find_data, load, read_rows
 from eval.metrics import f1
 from model import evidence as ev
+from model.adapters import read_adapter
 from model.claims import read
-from model.generators import Generator
+from model.cross_encoder import CrossEncoder, load_head
+from model.head_verifier import Heads, HeadVerifier
 from model.prompts import build_prompt, pack
 from model.verifier import (
     HELD_SHARE,
     Calibration,
     Logistic,
+    OverlapVerifier,
     QuestionEvidence,
-    answer_features,
     is_grounded,
     locate,
     split_evidence,
     statement_features,
 )
-from retrieval.encoders import Encoder, EncoderIdentity, Vectors
+from retrieval.encoders import Encoder, EncoderIdentity, OnnxEncoder, Vectors
 from retrieval.search import given_passages
 
-TRAIN = {"en": ("squad-train",), "zh": ("cmrc2018-train", "drcd-train")}
+TRAIN = {"en": ("squad-train",), "zh": ("drcd-train",)}
 STATEMENTS = (  # licences allow their use; non-commercial and press sets stay out
     "fm2/fm2.dev.jsonl.gz",
     "wice/wice.dev.jsonl.gz",
@@ -206,27 +209,50 @@ def balanced_threshold(scored: Sequence[tuple[float, int]]) -> float:
     return round(float(thresholds[int((true_rate - false_rate).argmax())]), 4)
 
 
-def draft_of(evidence: QuestionEvidence, generator: Generator, cache: Path, budget: int) -> str:
-    """Return the generator's draft, remembered on disk by its prompt."""
-    options = load_settings({}, {}).prompt
-    packed = pack(evidence.sentences, evidence.relevance, generator.count_tokens, budget)
-    prompt = build_prompt(evidence.question, packed, options)
-    decoding = load_settings({}, {}).decoding
-    key = hashlib.sha256(f"{generator.identity}{prompt}{decoding}".encode()).hexdigest()
-    file = cache / f"{key}.txt"
-    if not file.exists():
-        file.write_text("".join(generator.stream(prompt, decoding)), "utf-8")
-    return file.read_text("utf-8")
+@dataclass(frozen=True)
+class Draft:
+    """What a generator said, and how sure it was."""
+
+    text: str
+    confidence: float | None  # mean natural log-probability of its tokens
 
 
-def answer_rows(asked: Asked, evidence: QuestionEvidence, draft: str) -> list[tuple[Row, bool]]:
+class Drafter:
+    """Drafts answers as the assistant does, remembered on disk by their prompts."""
+
+    def __init__(self, settings: Settings, cache: Path) -> None:
+        self.generator = build_generator(settings)
+        self._options = resolve_prompt(settings)
+        self._decoding = settings.decoding
+        self._adapter = resolve_adapter(settings)
+        self._cache = cache
+
+    def draft(self, evidence: QuestionEvidence) -> Draft:
+        """Return the draft over the likeliest sentences."""
+        count, budget = self.generator.count_tokens, self._options.passage_tokens
+        packed = pack(evidence.sentences, evidence.relevance, count, budget)
+        prompt = build_prompt(evidence.question, packed, self._options)
+        told = (self.generator.identity, self._adapter and self._adapter.sha256, self._decoding)
+        key = hashlib.sha256(f"{told}{prompt}".encode()).hexdigest()
+        file = self._cache / f"{key}.json"
+        if not file.exists():
+            scores: list[float] = []
+            text = "".join(self.generator.stream(prompt, self._decoding, scores))
+            confidence = sum(scores) / len(scores) if scores else None
+            file.write_text(json.dumps([text, confidence], ensure_ascii=False), "utf-8")
+        return Draft(*json.loads(file.read_text("utf-8")))
+
+
+def answer_rows(
+    asked: Asked, evidence: QuestionEvidence, draft: Draft, verifier: OverlapVerifier
+) -> list[tuple[Row, bool]]:
     """Return the features of a draft's first claim in its best passage, and whether it is right."""
     rows = []
-    for claim in read(draft, range(1, 6))[:1]:
-        options = [
-            answer_features(evidence, claim.text, locate(evidence, claim.text, members))
-            for members in evidence.by_passage().values()
+    for claim in read(draft.text, range(1, 6))[:1]:
+        places = [
+            locate(evidence, claim.text, members) for members in evidence.by_passage().values()
         ]
+        options = verifier.claim_features(evidence, claim.text, places, draft.confidence)
         best = max(options, key=lambda f: (f["terms"] + f["verbatim"], f["relevance"]))
         right = (
             asked.answerable and f1(claim.text, asked.case.answers, asked.case.language) >= RIGHT_F1
@@ -297,6 +323,26 @@ def cross_validated(
     return scores
 
 
+def load_heads(encoder: Encoder, read: Path | None, verify: Path | None) -> Heads:
+    """Return the heads in these folders, on this encoder."""
+    if not isinstance(encoder, OnnxEncoder):
+        return Heads()
+    base = encoder.identity.weights_hash
+    found = [
+        CrossEncoder(encoder.bert, load_head(folder, encoder.bert, base)) if folder else None
+        for folder in (read, verify)
+    ]
+    return Heads(*found)
+
+
+def adapter_hashes(settings: Settings, *heads: Path | None) -> dict[str, str]:
+    """Return the hashes of the adapters that the fit belongs to, by role."""
+    answer = resolve_adapter(settings)
+    found = [answer] if answer else []
+    found += [read_adapter(folder) for folder in heads if folder]
+    return {adapter.role: adapter.sha256 for adapter in found}
+
+
 def without_fit() -> Calibration:
     """Return functions with which evidence can be built before anything is fitted."""
     start = Logistic(-4.0, {"terms": 3.0, "similarity": 2.0, "terms_around": 1.0})
@@ -327,13 +373,21 @@ def main() -> None:
     parser.add_argument("--drafts", type=int, default=200, help="questions to draft a language")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
+    parser.add_argument("--read", type=Path, help="folder of a trained read head")
+    parser.add_argument("--verify", type=Path, help="folder of a trained verify head")
     parser.add_argument("--out", type=Path, default=Path("model/calibration.json"))
     arguments = parser.parse_args()
     data = find_data(arguments.data)
     arguments.cache.mkdir(parents=True, exist_ok=True)
     settings = load_settings()
-    encoder = RememberingEncoder(build_encoder(settings), arguments.cache / "vectors.npz")
-    generator = build_generator(settings)
+    inner = build_encoder(settings)
+    encoder = RememberingEncoder(inner, arguments.cache / "vectors.npz")
+    heads = load_heads(inner, arguments.read, arguments.verify)
+    drafter = Drafter(settings, arguments.cache)
+
+    def verifier_with(calibration: Calibration) -> OverlapVerifier:
+        return HeadVerifier(encoder, heads, calibration)
+
     result: dict[str, Any] = {
         "sentence": {},
         "statement": {},
@@ -348,14 +402,15 @@ def main() -> None:
             ).stdout.strip(),
             "encoder": encoder.identity.name,
             "encoder_weights": encoder.identity.weights_hash,
-            "generator": generator.identity.name,
+            "generator": drafter.generator.identity.name,
+            "adapters": adapter_hashes(settings, arguments.read, arguments.verify),
             "sets": [*TRAIN["en"], *TRAIN["zh"], *STATEMENTS],
             "figures": {},
         },
     }
     figures = result["provenance"]["figures"]
     for language in ("en", "zh"):
-        fit_language(language, data, encoder, generator, arguments, result)
+        fit_language(language, data, verifier_with, encoder, drafter, arguments, result)
         encoder.save()
     fit_statements(data, encoder, arguments, result)
     encoder.save()
@@ -366,8 +421,9 @@ def main() -> None:
 def fit_language(
     language: str,
     data: Path,
+    verifier_with: Callable[[Calibration], OverlapVerifier],
     encoder: Encoder,
-    generator: Generator,
+    drafter: Drafter,
     arguments: argparse.Namespace,
     result: dict[str, Any],
 ) -> None:
@@ -376,10 +432,8 @@ def fit_language(
     cases = choose_cases(data, language, arguments.passages, arguments.seed)
     asked = with_passages(cases, encoder, arguments.seed)
     found = [given_passages(a.texts, a.case.question, encoder) for a in asked]
-    rough = [
-        QuestionEvidence(a.case.question, p, encoder, without_fit())
-        for a, p in zip(asked, found, strict=True)
-    ]
+    unfitted = verifier_with(without_fit())
+    rough = [unfitted.weigh(a.case.question, p) for a, p in zip(asked, found, strict=True)]
     rows = [row for a, e in zip(asked, rough, strict=True) for row in sentence_rows(a, e)]
     names = list(rows[0][0])
     sentence = fit(rows, names)
@@ -390,17 +444,14 @@ def fit_language(
     figures[f"quotation_right_{language}"] = round(float(np.mean([right for _, right in best])), 4)
     figures |= coverage_figures("quotation", language, best, sentence.threshold, len(best))
     calibration = Calibration({language: sentence}, {}, {language: sentence}, {language: 0.0})
-    evidence = [
-        QuestionEvidence(a.case.question, p, encoder, calibration)
-        for a, p in zip(asked, found, strict=True)
-    ]
+    verifier = verifier_with(calibration)
+    evidence = [verifier.weigh(a.case.question, p) for a, p in zip(asked, found, strict=True)]
     print(language, "sentences", len(rows), figures, flush=True)
 
-    budget = load_settings({}, {}).prompt.passage_tokens
     drafted = [
         (pair, e.best()[1])
         for a, e in list(zip(asked, evidence, strict=True))[: arguments.drafts]
-        for pair in answer_rows(a, e, draft_of(e, generator, arguments.cache, budget))
+        for pair in answer_rows(a, e, drafter.draft(e), verifier)
     ]
     kept = [(row, top) for (row, grounded), top in drafted if grounded]
     answer_features_used = [name for name in kept[0][0][0] if not name.endswith(RULED)]
