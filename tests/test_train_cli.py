@@ -338,7 +338,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    (kept,) = run.glob("checkpoint-*")
+    kept = max(run.glob("checkpoint-*"))
     step = int(kept.name.rpartition("-")[2])
     assert f"the checkpoint of step {step} is kept; to go on: tether train answer" in told
     result = tether(*command, "--minutes", "0.02")
@@ -510,3 +510,26 @@ def test_the_commands_are_documented() -> None:
                 if parameter.opts[0].startswith("--"):
                     assert f"`{parameter.opts[0]}" in page, (name, parameter.opts[0])
                     assert getattr(parameter, "help", None)
+
+
+@pytest.mark.weights
+def test_the_default_generator_is_trained_and_answers(
+    capsys: pytest.CaptureFixture[str], home: Path, weights_home: Path, gemma_gguf: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """The adapter that the command makes runs in llama.cpp under the settings that it names."""
+    (home / "weights").symlink_to(weights_home / "weights")
+    row = {"prompt": "[1] The keeper mends the nets.\nQuestion: Who mends the nets?\nAnswer:",
+           "completion": " the keeper [1]"}  # fmt: skip
+    data = lines(tmp_path / "rows.jsonl", [row] * 2)
+    result = call(
+        capsys, "--set", "generator.backend=auto", "train", "answer", "--data", data, "--dev", data,
+        "--out", "mine", "--epochs", 4, "--steps", 4, "--batch-tokens", 128, "--device", "cpu",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    before, after = losses(result)
+    assert after < 0.8 * before
+    assert result.out.strip().endswith("switch it on with --set generator.adapter=mine")
+    generator = build_generator(load_settings({"generator.adapter": "mine"}))
+    said = "".join(generator.stream(Prompt("", (), str(row["prompt"])), Decoding(max_new_tokens=8)))
+    assert "keeper" in said
