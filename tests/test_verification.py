@@ -61,7 +61,7 @@ def test_common_sentences_link_texts_only_if_they_are_long(tmp_path: Path) -> No
         {**common, "id": "3", "claim": "Three.", "evidence": "First. Third."},
     ]
     write(tmp_path / SETS["wice"].files["dev"], rows)
-    pairs = {pair.id: pair for part in ("train", "dev") for pair in load("wice", part, tmp_path)}  # type: ignore[arg-type]
+    pairs = {pair.id: pair for part in ("train", "dev") for pair in load("wice", part, tmp_path)}
     assert pairs["1"].group == pairs["2"].group != pairs["3"].group
 
 
@@ -79,7 +79,7 @@ def test_questions_bring_all_their_passages_and_answers_their_question(tmp_path:
         "answerable": True,
     }
     write(tmp_path / SETS["nomiracl"].files["dev"], [question])
-    (pair,) = [p for part in ("train", "dev") for p in load("nomiracl", part, tmp_path)]  # type: ignore[arg-type]
+    (pair,) = [p for part in ("train", "dev") for p in load("nomiracl", part, tmp_path)]
     assert (pair.claim, pair.evidence, pair.label) == ("谁？", ("甲", "乙"), 1)
     answer = {"id": "a", "lang": "en", "question": "Who?", "claim": "Ola.", "evidence": "Ola did.",
               "label": 1, "kind": "qa:right"}  # fmt: skip
