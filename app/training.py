@@ -518,7 +518,8 @@ def _encoder_base(wanted: Wanted) -> tuple[str, Path]:
         WeightsError: There is no such folder.
     """
     from ingest.errors import WeightsError
-    from retrieval.encoders import DEFAULT_ENCODER, prepare_e5_small
+    from retrieval.e5 import prepare_e5_small
+    from retrieval.encoders import DEFAULT_ENCODER
     from retrieval.weights import local_folder
 
     model = wanted.options["base"] or wanted.settings.encoder.model
@@ -685,7 +686,7 @@ def _learn(flags: Flags, role: str, options: dict[str, Any]) -> None:
 
 def _print_counts(task: "Task", train: "Rows", dev: "Rows") -> None:
     """Print how many rows are used, and why others are not."""
-    said = getattr(task, "describe", dict)()
+    said: Mapping[str, Any] = getattr(task, "describe", dict)()
     data = said.get("data", {})
     too_long = data.get("too_long", said.get("too_long", 0))
     used = data.get("used", len(train.examples) - too_long)
@@ -805,7 +806,7 @@ def train() -> None:
 @train.command()
 @with_options(SOURCES, (QUESTIONS,), FEEDBACK, COMMON, LORA, FORGETTING)
 @pass_flags
-def answer(flags: Flags, **options: Any) -> None:  # noqa: ANN401
+def answer(flags: Flags, /, **options: Any) -> None:  # noqa: ANN401
     """Teach the generator to answer from passages, to cite, and to refuse.
 
     A row is {"prompt": text, "completion": text}. With --collection, questions about your documents
@@ -818,7 +819,7 @@ def answer(flags: Flags, **options: Any) -> None:  # noqa: ANN401
 @train.command()
 @with_options(SOURCES, COMMON, LORA, FORGETTING)
 @pass_flags
-def knowledge(flags: Flags, **options: Any) -> None:  # noqa: ANN401
+def knowledge(flags: Flags, /, **options: Any) -> None:  # noqa: ANN401
     """Teach the generator what documents say: the next word of their text.
 
     A row is {"text": text}, or {"prompt": text, "completion": text} to learn the completion only.
@@ -829,7 +830,7 @@ def knowledge(flags: Flags, **options: Any) -> None:  # noqa: ANN401
 @train.command()
 @with_options(SOURCES, (QUESTIONS,), COMMON, LORA)
 @pass_flags
-def verify(flags: Flags, **options: Any) -> None:  # noqa: ANN401
+def verify(flags: Flags, /, **options: Any) -> None:  # noqa: ANN401
     """Teach a head on the encoder whether a text supports a claim.
 
     A row is {"claim": text, "evidence": text, "label": 1 or 0}.
@@ -840,7 +841,7 @@ def verify(flags: Flags, **options: Any) -> None:  # noqa: ANN401
 @train.command()
 @with_options(SOURCES, (QUESTIONS,), COMMON, LORA)
 @pass_flags
-def rerank(flags: Flags, **options: Any) -> None:  # noqa: ANN401
+def rerank(flags: Flags, /, **options: Any) -> None:  # noqa: ANN401
     """Teach a head on the encoder to put the right passage first.
 
     A row is {"question": text, "positive": text, "negatives": [text, ...]}.
@@ -851,7 +852,7 @@ def rerank(flags: Flags, **options: Any) -> None:  # noqa: ANN401
 @train.command(name="read")
 @with_options(SOURCES, (QUESTIONS,), COMMON, LORA)
 @pass_flags
-def read_(flags: Flags, **options: Any) -> None:  # noqa: ANN401
+def read_(flags: Flags, /, **options: Any) -> None:  # noqa: ANN401
     """Teach a head on the encoder where in a passage the answer stands, or that it does not.
 
     A row is {"question": text, "passage": text, "answers": [text or [start, end], ...]}.
@@ -862,7 +863,7 @@ def read_(flags: Flags, **options: Any) -> None:  # noqa: ANN401
 @train.command()
 @with_options((SOURCES[0], SOURCES[2]), PRETRAINING, COMMON)
 @pass_flags
-def pretrain(flags: Flags, **options: Any) -> None:  # noqa: ANN401
+def pretrain(flags: Flags, /, **options: Any) -> None:  # noqa: ANN401
     """Pretrain on plain texts: a language model (gpt), an encoder (bert), or both in one (t5).
 
     The file holds paragraphs with blank lines between them, or rows {"text": text}.
