@@ -84,11 +84,13 @@ class _Reader:
         if kind != _ARRAY:
             return self.number(_SCALARS[kind])
         inner, count = self.number("I"), self.number("Q")
-        if inner in _SCALARS:
-            self.at += count * struct.calcsize(f"<{_SCALARS[inner]}")
-        else:
+        if inner == _STRING:
             for _ in range(count):
-                self.value(inner)
+                self.text()
+        else:  # an array of arrays, which ggml does not read either, has no size
+            self.at += count * struct.calcsize(f"<{_SCALARS[inner]}")
+        if self.at > len(self.data):
+            raise ValueError("an array goes beyond the file")
         return None
 
 
@@ -101,7 +103,7 @@ def read_header(path: Path) -> GgufHeader:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _parse(_Reader(data))
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError, KeyError, OverflowError, struct.error) as error:
         raise WeightsError(
             f"{path} cannot be read as a GGUF file ({error}); name a sound one, or make it anew"
         ) from error
@@ -124,7 +126,10 @@ def _parse(reader: _Reader) -> GgufHeader:
             scalars[key] = value
     metadata = reader.data[first : reader.at]
     infos = [_tensor_info(reader) for _ in range(tensor_count)]
-    start = _aligned(reader.at, int(scalars.get("general.alignment", ALIGNMENT)))
+    alignment = int(scalars.get("general.alignment", ALIGNMENT))
+    if alignment <= 0:
+        raise ValueError(f"its alignment is {alignment}")
+    start = _aligned(reader.at, alignment)
     if any(start + offset >= len(reader.data) for *_, offset in infos):
         raise ValueError("its data are cut off")
     edges = sorted({offset for *_, offset in infos} | {len(reader.data) - start})

@@ -32,9 +32,14 @@ _LAYERS = {
 }
 _NAME = re.compile(r".*\blayers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight")
 _KINDS = {"float32": 0, "float16": 1}  # ggml's numbers
-# What changes the sum and has no place in a GGUF LoRA.
+# What changes the sum, or when it is added, and has no place in a GGUF LoRA.
 _PLAIN = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "lora_bias": False,
-          "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None}  # fmt: skip
+          "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None, "use_qalora": False,
+          "alora_invocation_tokens": None, "layer_replication": None}  # fmt: skip
+# Others (PiSSA, OLoRA, LoftQ ...) change the base's own weights when peft loads the adapter.
+_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+# Their rows are known to stand as `_as_stored` has them; others may be turned in ways of their own.
+_ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
 _REMEDY = "set generator.backend = transformers, which runs it as it is"
 
 
@@ -101,30 +106,44 @@ def lora_pairs(
     from safetensors import SafetensorError
 
     try:
-        scale = _scale(json.loads((folder / LORA_CONFIG).read_text("utf-8")))
+        rank, scale = _rank_and_scale(json.loads((folder / LORA_CONFIG).read_text("utf-8")))
         matrices = _read_matrices(folder / LORA)
-    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
-        raise WeightsError(f"llama.cpp cannot run the adapter {folder} ({error}); {_REMEDY}") from (
-            error
-        )
+        turned = _heads_to_turn(base)
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+        RecursionError, SafetensorError,
+    ) as error:  # fmt: skip
+        raise WeightsError(
+            f"llama.cpp cannot run the adapter {folder} ({_one_line(error)}); {_REMEDY}"
+        ) from error
     shapes = {tensor.name: tensor.shape for tensor in base.tensors}
     for name, pair in sorted(matrices.items()):
-        if set(pair) != {"A", "B"} or shapes.get(name) != (pair["B"].shape[0], pair["A"].shape[1]):
+        shape = shapes.get(name, ())
+        out, into = shape if len(shape) == 2 else (0, 0)
+        found = {letter: matrix.shape for letter, matrix in pair.items()}
+        heads = turned.get(name.split(".")[2], 0)
+        if found != {"A": (rank, into), "B": (out, rank)} or (heads and out % (2 * heads)):
             raise WeightsError(
                 f"the adapter {folder} does not fit its base: {name} has another shape there; set"
                 " generator.model to the base it was trained on"
             )
-        yield name, pair["A"], _as_stored(name, pair["B"], base), scale
+        yield name, pair["A"], _as_stored(pair["B"], heads), scale
 
 
-def _scale(config: dict[str, Any]) -> float:
-    """Return the factor of B A; a LoRA that is more than B A raises ValueError."""
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _rank_and_scale(config: dict[str, Any]) -> tuple[int, float]:
+    """Return the rank and the factor of B A; a LoRA that is more than B A raises ValueError."""
     for key, plain in _PLAIN.items():
         if config.get(key) not in (plain, None):
             raise ValueError(f"{key} = {config[key]}")
+    if config.get("init_lora_weights") not in _STARTS:
+        raise ValueError(f"init_lora_weights = {config['init_lora_weights']}")
     rank = int(config["r"])
     root = math.sqrt(rank) if config.get("use_rslora") else rank
-    return float(config["lora_alpha"]) / root
+    return rank, float(config["lora_alpha"]) / root
 
 
 def _read_matrices(path: Path) -> dict[str, dict[str, "np.ndarray[Any, Any]"]]:
@@ -138,23 +157,34 @@ def _read_matrices(path: Path) -> dict[str, dict[str, "np.ndarray[Any, Any]"]]:
         if match is None or match[2] not in _LAYERS:
             raise ValueError(f"it adapts {name}")
         kept = tensor if tensor.dtype == torch.float16 else tensor.float()
-        layer = f"blk.{match[1]}.{_LAYERS[match[2]]}.weight"
-        found.setdefault(layer, {})[match[3]] = kept.contiguous().numpy()
+        pair = found.setdefault(f"blk.{match[1]}.{_LAYERS[match[2]]}.weight", {})
+        if match[3] in pair:  # of an image model's two towers
+            raise ValueError(f"it adapts another layer that is called like {name}")
+        pair[match[3]] = kept.contiguous().numpy()
     if not found:
         raise ValueError("it adapts nothing")
     return found
 
 
-def _as_stored(name: str, b: "np.ndarray[Any, Any]", base: GgufHeader) -> "np.ndarray[Any, Any]":
-    """Return B with its rows as the base stores them.
+def _heads_to_turn(base: GgufHeader) -> dict[str, int]:
+    """Return by layer how many heads have their rows in llama.cpp's own order.
 
     llama.cpp turns Llama's queries and keys so that the two halves of a head alternate (see
     `permute` in its convert_hf_to_gguf.py); files of Gemma and Qwen keep the order of transformers.
     """
-    if base.scalars["general.architecture"] != "llama" or not re.search(r"attn_[qk]\.", name):
-        return b
+    architecture = base.scalars["general.architecture"]
+    if architecture not in _ARCHITECTURES:
+        raise ValueError(f"the order of rows in {architecture} files is not known")
+    if architecture != "llama":
+        return {}
     heads = int(base.scalars["llama.attention.head_count"])
-    if "attn_k" in name:
-        heads = int(base.scalars.get("llama.attention.head_count_kv", heads))
+    keys = int(base.scalars.get("llama.attention.head_count_kv", heads))
+    return {"attn_q": heads, "attn_k": keys}
+
+
+def _as_stored(b: "np.ndarray[Any, Any]", heads: int) -> "np.ndarray[Any, Any]":
+    """Return B with its rows as the base stores them, those of so many heads turned."""
+    if not heads:
+        return b
     turned = b.reshape(heads, 2, -1, b.shape[1]).swapaxes(1, 2)
     return turned.reshape(b.shape).copy()

@@ -1,6 +1,7 @@
 """A LoRA in llama.cpp says what it says in transformers."""
 
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ GREEDY = Decoding(max_new_tokens=16)
 def base(tmp_path: Path) -> Path:
     pytest.importorskip("gguf", reason="needs the `weights` extra")
     return build_gguf_model(tmp_path / "基.gguf")
+
+
+def array(kind: int, count: int) -> bytes:
+    """Return a metadata entry that says to hold an array, without what it holds."""
+    return struct.pack("<Q", 1) + b"x" + struct.pack("<IIQ", 9, kind, count)
 
 
 def run(path: Path, lora: Path | None = None) -> tuple[str, list[float]]:
@@ -79,6 +85,25 @@ class TestFiles:
         with pytest.raises(WeightsError, match="make it anew"):
             read_header(tmp_path / "none.gguf")
 
+    @pytest.mark.parametrize(
+        ("count", "entries"),
+        [
+            (2, array(4, 2**63) + metadata_entry("a", "b")),  # more bytes than a number can say
+            (1, array(4, 2**40)),
+            (1, array(8, 2**63)),
+            (1, array(9, 1) + struct.pack("<IQ", 9, 1) * 5000),  # arrays of arrays
+            (1, metadata_entry("general.alignment", 0)),
+            (1, metadata_entry("general.alignment", float("inf"))),
+            (1, metadata_entry("general.alignment", "wide")),
+        ],
+        ids=["huge", "beyond", "texts", "nested", "zero", "infinite", "word"],
+    )
+    def test_hostile_metadata_are_refused(self, tmp_path: Path, count: int, entries: bytes) -> None:
+        path = tmp_path / "bad.gguf"
+        path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, count) + entries + bytes(64))
+        with pytest.raises(WeightsError, match="cannot be read as a GGUF file"):
+            read_header(path)
+
 
 class TestConversion:
     @pytest.mark.parametrize("half", [False, True])
@@ -113,7 +138,15 @@ class TestConversion:
 
     @pytest.mark.parametrize(
         "change",
-        [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}, {"r": "many"}],
+        [
+            {"use_dora": True},
+            {"bias": "all"},
+            {"modules_to_save": ["lm_head"]},
+            {"r": "many"},
+            {"init_lora_weights": "pissa"},
+            {"alora_invocation_tokens": [1]},
+            {"r": 0},
+        ],
     )
     def test_more_than_a_plain_lora_is_refused(
         self, base: Path, tmp_path: Path, change: dict[str, Any]
@@ -137,6 +170,59 @@ class TestConversion:
             with pytest.raises(WeightsError, match=r"generator\.backend = transformers"):
                 write_gguf_lora(folder, base, tmp_path / "lora.gguf")
         assert not (tmp_path / "lora.gguf").exists()
+
+    @pytest.mark.parametrize("content", ["[]", "[" * 100_000])
+    def test_a_configuration_that_is_none_is_refused(
+        self, base: Path, tmp_path: Path, content: str
+    ) -> None:
+        folder = build_lora(tmp_path / "lora")
+        (folder / "adapter_config.json").write_text(content)
+        with pytest.raises(WeightsError, match=r"generator\.backend = transformers") as error:
+            write_gguf_lora(folder, base, tmp_path / "lora.gguf")
+        assert "\n" not in str(error.value)
+
+    def test_ranks_other_than_the_configuration_says_are_refused(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        """The factor is alpha / rank: with another rank it would be silently wrong."""
+        from safetensors.numpy import load_file, save_file
+
+        name = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
+        for number, matrix in enumerate([np.zeros((5, 32)), np.zeros(32), np.zeros((4, 32, 1))]):
+            folder = build_lora(tmp_path / str(number))
+            weights = load_file(folder / "adapter_model.safetensors")
+            weights[name] = matrix.astype(np.float32)
+            save_file(weights, folder / "adapter_model.safetensors")
+            with pytest.raises(WeightsError, match="does not fit its base"):
+                write_gguf_lora(folder, base, tmp_path / "lora.gguf")
+        with pytest.raises(WeightsError, match="does not fit its base"):
+            write_gguf_lora(build_lora(tmp_path / "r", r=8), base, tmp_path / "lora.gguf")
+
+    def test_two_towers_are_not_taken_for_one(self, base: Path, tmp_path: Path) -> None:
+        from safetensors.numpy import load_file, save_file
+
+        folder = build_lora(tmp_path / "lora")
+        weights = load_file(folder / "adapter_model.safetensors")
+        tower = {name.replace("model.model", "model.vision"): w for name, w in weights.items()}
+        save_file(weights | tower, folder / "adapter_model.safetensors")
+        with pytest.raises(WeightsError, match="another layer that is called like"):
+            write_gguf_lora(folder, base, tmp_path / "lora.gguf")
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            (b"llama", b"olmo3"),  # whose files may have another order of rows
+            (b"general.architecture", b"general.architextura"),
+            (b"llama.attention.head_count", b"llama.attention.head_kount"),
+        ],
+    )
+    def test_a_base_of_unknown_order_is_refused(
+        self, base: Path, tmp_path: Path, old: bytes, new: bytes
+    ) -> None:
+        other = tmp_path / "other.gguf"
+        other.write_bytes(base.read_bytes().replace(old, new))
+        with pytest.raises(WeightsError, match=r"generator\.backend = transformers"):
+            write_gguf_lora(build_lora(tmp_path / "lora"), other, tmp_path / "lora.gguf")
 
     def test_a_damaged_file_is_named_with_a_remedy(self, base: Path, tmp_path: Path) -> None:
         bad = tmp_path / "bad.gguf"
