@@ -11,6 +11,7 @@ tensors that the adapter changes become Q8_0; all others, and the tokenizer, are
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,9 +27,12 @@ from retrieval.weights import INSTALL
 if TYPE_CHECKING:
     import numpy as np
 
+    Matrix = np.ndarray[Any, Any]
+
 MODEL = "model.gguf"
 SCRIPT = "answer.py"
-_TERMS = ("GEMMA_TERMS.html", "NOTICE.md")
+_NOTICE = "NOTICE.md"
+_TERMS = ("GEMMA_TERMS.html", _NOTICE)
 _FLOATS = (0, 1, 30)  # ggml's numbers of float32, float16, bfloat16: they stay what they are
 _Q8_0 = 8
 # Stand for the passages and the question in a prompt; the second decides the language.
@@ -54,32 +58,48 @@ def export_two_files(
 
     Raises:
         UsageError: A file of that name is there already, or the target is no folder.
-        WeightsError: The adapter does not fit the base, or the disk is full.
+        WeightsError: The base or the adapter is unsound, they do not fit, or the disk is full.
     """
+    read_header(base)  # so that what is wrong with it is said of it
     model, script = target / MODEL, target / SCRIPT
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is a file; name a folder to write the model to")
-    for path in (model, script):
-        if path.exists() and not replace:
-            raise UsageError(f"{path} exists; overwrite it with --force, or name another folder")
+    beside = _terms(base, adapter)
+    _require_room(target, [model, script, *(target / name for name in beside)], base, replace)
     try:
         target.mkdir(parents=True, exist_ok=True)
         if adapter is None:
-            shutil.copyfile(base, model)
+            _copy(base, model)
         else:
             merge_gguf(base, adapter.folder, model)
         script.write_text(script_text(prompt), "utf-8")
-        for name in _TERMS:
-            if (base.parent / name).is_file():
-                shutil.copyfile(base.parent / name, target / name)
-        if adapter is not None:
-            _write_notice(target / "NOTICE.md", adapter)
+        for name, content in beside.items():
+            (target / name).write_bytes(content)
     except OSError as error:
         raise WeightsError(
             f"the model cannot be written to {target} ({error.strerror or error}): make that folder"
             " writable, or free space there"
         ) from error
     return [model, script]
+
+
+def _require_room(target: Path, files: Sequence[Path], base: Path, replace: bool) -> None:
+    """Refuse a target that is no folder, that holds the base, or, unless told to, the files."""
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file; name a folder to write the model to")
+    for path in files:
+        if path.exists() and path.samefile(base):
+            raise UsageError(f"{path} is the model to export; name another folder")
+        if path.exists() and not replace:
+            raise UsageError(f"{path} exists; overwrite it with --force, or name another folder")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file beside its place and rename it, so that no half of one is ever read."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def merge_gguf(base: Path, adapter: Path, target: Path) -> None:
@@ -91,10 +111,9 @@ def merge_gguf(base: Path, adapter: Path, target: Path) -> None:
     import numpy as np
 
     header = read_header(base)
-    changes = {
-        name: (scale * b.astype(np.float32)) @ a.astype(np.float32)
-        for name, a, b, scale in lora_pairs(adapter, header)
-    }
+    # Kept as narrow matrices: all products at once would take as much memory as the model.
+    changes = {name: (a, scale * b.astype(np.float32)) for name, a, b, scale in lora_pairs(
+        adapter, header)}  # fmt: skip
     data = np.memmap(base, mode="r").data
     alignment = int(header.scalars.get("general.alignment", ALIGNMENT))
     tensors = _merged(header, data, changes)
@@ -102,32 +121,43 @@ def merge_gguf(base: Path, adapter: Path, target: Path) -> None:
 
 
 def _merged(
-    header: GgufHeader, data: memoryview, changes: "dict[str, np.ndarray[Any, Any]]"
+    header: GgufHeader, data: memoryview, changes: "dict[str, tuple[Matrix, Matrix]]"
 ) -> Iterator[tuple[str, Sequence[int], int, bytes | memoryview]]:
     """Yield every tensor, those with a change merged."""
     for tensor in header.tensors:
         raw = data[tensor.start : tensor.end]
         if tensor.name in changes:
-            kind, merged = _add(tensor, raw, changes[tensor.name])
+            a, b = changes[tensor.name]
+            kind, merged = _add(tensor, raw, b @ a.astype(b.dtype))
             yield tensor.name, tensor.shape, kind, merged
         else:
             yield tensor.name, tensor.shape, tensor.kind, raw
 
 
-def _add(tensor: GgufTensor, raw: memoryview, change: "np.ndarray[Any, Any]") -> tuple[int, bytes]:
-    """Return the type and the bytes of a tensor plus a change of shape (out, in)."""
+def _add(tensor: GgufTensor, raw: memoryview, change: "Matrix") -> tuple[int, bytes]:
+    """Return the type and the bytes of a tensor plus a change of shape (out, in).
+
+    Raises:
+        WeightsError: It is damaged or of a type that the package gguf cannot read.
+    """
     import numpy as np
 
     try:
         import gguf
     except ImportError as error:
         raise WeightsError(f"the package gguf is not installed: {INSTALL}") from error
-    kind = gguf.GGMLQuantizationType(tensor.kind)
-    stored = gguf.quant_shape_to_byte_shape(tensor.shape, kind)
-    packed = np.frombuffer(raw[: int(np.prod(stored))], np.uint8).reshape(stored)
-    values = gguf.dequantize(packed, kind).reshape(tensor.shape)
     to = tensor.kind if tensor.kind in _FLOATS else _Q8_0
-    merged = gguf.quantize(values + change, gguf.GGMLQuantizationType(to))
+    try:
+        kind = gguf.GGMLQuantizationType(tensor.kind)
+        stored = gguf.quant_shape_to_byte_shape(tensor.shape, kind)
+        packed = np.frombuffer(raw[: int(np.prod(stored))], np.uint8).reshape(stored)
+        values = gguf.dequantize(packed, kind).reshape(tensor.shape)
+        merged = gguf.quantize(values + change, gguf.GGMLQuantizationType(to))
+    except (ValueError, NotImplementedError, gguf.QuantError) as error:
+        raise WeightsError(
+            f"nothing can be merged into {tensor.name} ({error}); set generator.adapter = none, or"
+            " generator.model to a sound GGUF file of the same model"
+        ) from error
     return to, merged.tobytes()
 
 
@@ -148,12 +178,19 @@ def script_text(prompt: PromptOptions) -> str:
     return source.replace(empty, f"PROMPTS: dict[str, dict[str, Any]] = {written}\n")
 
 
-def _write_notice(path: Path, adapter: Adapter) -> None:
-    """Say beside the weights that they were changed, as the terms of Gemma ask."""
-    before = path.read_text("utf-8") if path.is_file() else ""
-    path.write_text(
-        f"{before}\n{MODEL} was modified: the LoRA adapter {adapter.name}"
-        f" (SHA-256 {adapter.sha256}), trained on {adapter.base_name}, is merged into its linear"
-        " layers, which are stored as Q8_0.\n",
-        "utf-8",
-    )
+def _terms(base: Path, adapter: Adapter | None) -> dict[str, bytes]:
+    """Return by name the files that travel with the weights.
+
+    The notice also says that they were changed, as the terms of Gemma ask.
+    """
+    found = {
+        name: (base.parent / name).read_bytes() for name in _TERMS if (base.parent / name).is_file()
+    }
+    if adapter is not None:
+        changed = (
+            f"\n{MODEL} was modified: the LoRA adapter {adapter.name}"
+            f" (SHA-256 {adapter.sha256}), trained on {adapter.base_name}, is merged into its"
+            " linear layers, which are stored as Q8_0.\n"
+        )
+        found[_NOTICE] = found.get(_NOTICE, b"") + changed.encode("utf-8", "replace")
+    return found

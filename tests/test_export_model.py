@@ -187,6 +187,51 @@ class TestExporting:
         with pytest.raises(UsageError, match="name a folder"):
             export_two_files(base, base, None, PromptOptions())
 
+    def test_a_notice_of_the_folders_own_is_not_overwritten(
+        self, base: Path, adapter: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "out"
+        folder.mkdir()
+        (folder / "NOTICE.md").write_text("Mine.")
+        with pytest.raises(UsageError, match="--force"):
+            export_two_files(folder, base, read_adapter(adapter), PromptOptions())
+        assert (folder / "NOTICE.md").read_text() == "Mine."
+        export_two_files(folder, base, None, PromptOptions())  # nothing to say
+        for _ in range(2):
+            export_two_files(folder, base, read_adapter(adapter), PromptOptions(), replace=True)
+        assert (folder / "NOTICE.md").read_text().count("was modified") == 1
+
+    @pytest.mark.parametrize("merged", [False, True])
+    def test_the_base_is_never_written_over(self, base: Path, adapter: Path, merged: bool) -> None:
+        own = base.with_name(MODEL)
+        base.rename(own)
+        before = own.read_bytes()
+        with pytest.raises(UsageError, match="name another folder"):
+            export_two_files(
+                own.parent, own, read_adapter(adapter) if merged else None, PromptOptions(),
+                replace=True,
+            )  # fmt: skip
+        assert own.read_bytes() == before
+
+    def test_a_base_that_is_none_is_named(self, tmp_path: Path) -> None:
+        for base in (tmp_path / "none.gguf", Path(__file__)):
+            with pytest.raises(WeightsError, match="cannot be read as a GGUF file"):
+                export_two_files(tmp_path / "out", base, None, PromptOptions())
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("kind", [4, 16, 27])  # gone from ggml; of other blocks; whole numbers
+    def test_a_tensor_of_a_type_that_cannot_be_merged(
+        self, base: Path, adapter: Path, tmp_path: Path, kind: int
+    ) -> None:
+        name = b"blk.0.ffn_up.weight"
+        content = bytearray(base.read_bytes())
+        at = content.find(name) + len(name) + 4 + 2 * 8
+        content[at : at + 4] = kind.to_bytes(4, "little")
+        base.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"merged into blk\.0\.ffn_up\.weight"):
+            merge_gguf(base, adapter, tmp_path / MODEL)
+        assert not (tmp_path / MODEL).exists()
+
     def test_an_adapter_of_another_shape_leaves_no_model(self, base: Path, tmp_path: Path) -> None:
         folder = build_lora(tmp_path / "wide", {"mlp.up_proj": (48, 32)})
         label_adapter(folder, "answer", "tiny", "a" * 64)
