@@ -15,6 +15,7 @@ record, this file reads "role" (answer, verify, rerank or read), "base" {"name",
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ def list_adapters(home: Path, shipped: Path = SHIPPED) -> list[Adapter]:
     found = []
     for parent in (shipped, home / "adapters"):
         folders = sorted(path.parent for path in parent.glob(f"*/{RECORD}"))
+        # Hidden ones are what a killed training left of a folder that it was replacing.
+        folders = [folder for folder in folders if not folder.name.startswith(".")]
         found += [read_adapter(folder, is_shipped=parent == shipped) for folder in folders]
     return found
 
@@ -79,11 +82,14 @@ def find_adapter(name: str, home: Path, role: str, shipped: Path = SHIPPED) -> A
             adapter = read_adapter(folder, is_shipped=folder.parent == shipped)
             if adapter.role != role:
                 raise WeightsError(
-                    f'the adapter {name} is for "{adapter.role}", not for "{role}"; tether models'
-                    " lists them all"
+                    f'the adapter {name} is for "{adapter.role}", not for "{role}"; set'
+                    " generator.adapter = none, with which tether models lists them all"
                 )
             return adapter
-    raise WeightsError(f'there is no adapter "{name}"; tether models lists them all')
+    raise WeightsError(
+        f'there is no adapter "{name}"; set generator.adapter = none, with which tether models'
+        " lists them all"
+    )
 
 
 def shipped_adapter(role: str, shipped: Path = SHIPPED) -> Adapter | None:
@@ -119,7 +125,9 @@ def read_adapter(folder: Path, *, is_shipped: bool = False) -> Adapter:
             prompt=prompt,
             record=record,
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+    ) as error:  # fmt: skip
         raise WeightsError(
             f"{folder} holds no adapter that this Tether can read ({_reason(error)}); train it"
             " anew, remove the folder, or set generator.adapter = none"
@@ -192,7 +200,9 @@ def label_adapter(
     record = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     label = {"role": role, "base": {"name": base_name, "sha256": base_sha256}}
     label |= {"prompt": dict(prompt)} if prompt else {}
-    path.write_text(json.dumps(record | label, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    partial = path.with_name(f".{RECORD}.partial")  # the record of a long run must not be torn
+    partial.write_text(json.dumps(record | label, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(partial, path)
 
 
 def prompt_in_force(
