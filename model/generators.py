@@ -358,7 +358,8 @@ def _asking_for_scores(*, chat: bool) -> dict[str, Any]:
 def _chunk_scores(chunk: Mapping[str, Any]) -> list[float]:
     """Return the log-probabilities of a chunk's tokens, in either of OpenAI's two forms."""
     found = (chunk.get("choices") or [{}])[0].get("logprobs") or {}
-    values = found.get("token_logprobs") or [token["logprob"] for token in found.get("content", ())]
+    tokens = found.get("content") or ()  # null in a refusal
+    values = found.get("token_logprobs") or [token["logprob"] for token in tokens]
     return [float(value) for value in values if value is not None]
 
 
@@ -645,6 +646,10 @@ def _until_stop(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
         yield held
 
 
+# How servers refuse a field that they do not know, or that the model does not have.
+_NOT_SO = (400, 403, 422)
+
+
 class OpenAIGenerator:
     """Any server that speaks OpenAI's HTTP interface, local or remote."""
 
@@ -686,7 +691,7 @@ class OpenAIGenerator:
     def stream(
         self, prompt: Prompt, decoding: Decoding, scores: list[float] | None = None
     ) -> Iterator[str]:
-        """Yield pieces from the server's event stream."""
+        """Yield pieces from the server's event stream; ask again if it refuses to tell scores."""
         import httpx
 
         if decoding.strategy == "beam":
@@ -708,13 +713,17 @@ class OpenAIGenerator:
             body |= _asking_for_scores(chat=self._style != "completion")
         try:
             with self._http.stream("POST", self._url + path, json=body) as reply:
-                if reply.status_code != 200:
+                tells_no_scores = scores is not None and reply.status_code in _NOT_SO
+                if reply.status_code != 200 and not tells_no_scores:
                     detail = _one_line(reply.read().decode(errors="replace"))
                     raise GeneratorError(
                         f"{self._url} answered {reply.status_code}: {detail}; check"
                         " generator.model and TETHER_GENERATOR_API_KEY"
                     )
-                yield from _read_events(reply.iter_lines(), scores)
+                if not tells_no_scores:
+                    yield from _read_events(reply.iter_lines(), scores)
+            if tells_no_scores:  # or the request is wrong anyway, which this one then says
+                yield from self.stream(prompt, decoding)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GeneratorError(
                 f"cannot reach {self._url} ({_one_line(error) or type(error).__name__}); start the"

@@ -508,6 +508,7 @@ class _Server(ThreadingHTTPServer):
         self.status, self.reply = 200, b""
         self.requests: list[tuple[str, str | None, dict[str, Any]]] = []
         self.cut = False
+        self.refused = ""  # a field that it answers with status 400
 
     @property
     def url(self) -> str:
@@ -520,7 +521,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append((self.path, self.headers["Authorization"], body))
-        self.send_response(self.server.status)
+        self.send_response(400 if self.server.refused in body else self.server.status)
         length = len(self.server.reply) + (100 if self.server.cut else 0)
         self.send_header("Content-Length", str(length))
         self.end_headers()
@@ -590,6 +591,25 @@ class TestOpenAI:
         text_of(OpenAIGenerator(server.url, model="m"))
         asked = [body.get("logprobs") for _, _, body in server.requests]
         assert asked == [True, 1, True, None]
+
+    def test_a_server_that_refuses_scores_answers_without(self, server: _Server) -> None:
+        server.reply, server.refused = events(delta("yes")), "logprobs"
+        generator = OpenAIGenerator(server.url, model="m")
+        scores: list[float] = []
+        assert list(generator.stream(PROMPT, SHORT, scores)) == ["yes"]
+        assert scores == []
+        assert ["logprobs" in body for _, _, body in server.requests] == [True, False]
+        server.refused = "model"  # refused for another reason
+        with pytest.raises(GeneratorError, match="answered 400"):
+            list(generator.stream(PROMPT, SHORT, scores))
+
+    def test_scores_of_a_refusal_are_null(self, server: _Server) -> None:
+        logprobs = {"content": None, "refusal": [{"token": "No", "logprob": -1}]}
+        server.reply = events({"choices": [{"delta": {"content": "No"}, "logprobs": logprobs}]})
+        generator = OpenAIGenerator(server.url, model="m")
+        scores: list[float] = []
+        assert list(generator.stream(PROMPT, SHORT, scores)) == ["No"]
+        assert scores == []
 
     def test_a_finish_reason_ends_a_stream_as_well(self, server: _Server) -> None:
         last = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
