@@ -4,8 +4,9 @@
 
 Writes `train.jsonl`, `dev.jsonl` (5% of the groups, for early stopping) and `manifest.json`
 (counts, hashes, licences). Half of the rows are Chinese; any prefix holds languages, labels and
-kinds in nearly the proportions of the whole. The dev parts of `eval.verification`, on which figures
-are computed, and the paragraphs of the question sets that are measured on never enter.
+kinds in nearly the proportions of the whole. CMRC 2018 is read only if `--questions` names it. The
+dev parts of `eval.verification`, on which figures are computed, and the paragraphs of the question
+sets that are measured on never enter.
 """
 
 import argparse
@@ -28,9 +29,10 @@ from model.training.pairs import Pair, PairOptions, QuestionRow, build, sentence
 
 QUESTION_LICENCES: Mapping[str, str] = {
     "squad-train": "CC BY-SA 4.0",
-    "cmrc2018-train": "CC BY-SA 4.0 (as generally given; not stated in the snapshot)",
     "drcd-train": "CC BY-SA 3.0",
+    "cmrc2018-train": "not stated: for no adapter that is published",
 }
+QUESTIONS = ("squad-train", "drcd-train")  # what a published adapter may learn from
 MEASURED = ("xquad", "squad")  # their paragraphs return in squad-train
 # The most rows of a set whose claims alone betray much: small talk in BEGIN (claim-only AUROC .83),
 # wrong answers that a model wrote at length in HaluEval (.70).
@@ -53,10 +55,10 @@ class Row:
     source: str
 
 
-def question_rows(data: Path) -> Iterator[QuestionRow]:
-    """Yield the rows of the question sets, without the paragraphs that are measured on."""
+def question_rows(data: Path, names: Sequence[str] = QUESTIONS) -> Iterator[QuestionRow]:
+    """Yield the rows of question sets, without the paragraphs that are measured on."""
     held_out = {case.gold_context for name in MEASURED for case in load(name, data)}
-    for name in TRAIN_SETS:
+    for name in names:
         for _, row in read_rows(data / TRAIN_SETS[name]):
             if row["context"] in held_out:
                 continue
@@ -157,9 +159,9 @@ def counts(rows: Sequence[Row]) -> dict[str, Any]:
     return table
 
 
-def inputs(data: Path) -> dict[str, dict[str, str]]:
-    """Return the files read, with their hashes and licences."""
-    files = {name: (TRAIN_SETS[name], licence) for name, licence in QUESTION_LICENCES.items()}
+def inputs(data: Path, names: Sequence[str] = QUESTIONS) -> dict[str, dict[str, str]]:
+    """Return the files read for these question sets and the rest, with hashes and licences."""
+    files = {name: (TRAIN_SETS[name], QUESTION_LICENCES[name]) for name in names}
     files |= {name: (SETS[name].files["train"], SETS[name].licence) for name in HUMAN}
     files |= {f"held out: {n}": (QUESTION_SETS[n], "not copied") for n in MEASURED}
     return {
@@ -179,10 +181,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--questions",
+        nargs="+",
+        choices=tuple(QUESTION_LICENCES),
+        default=list(QUESTIONS),
+        metavar="SET",
+        help="question sets to build from (default: those that a published adapter may learn from)",
+    )
     arguments = parser.parse_args()
     data = find_data(arguments.data)
     human = [row for name in HUMAN for row in labelled_rows(name, data, arguments.seed)]
-    questions = list(question_rows(data))
+    questions = list(question_rows(data, arguments.questions))
     rows = interleaved(human, arguments.seed)[: arguments.rows // 2]
     for language in ("en", "zh"):
         missing = arguments.rows // 2 - sum(row.language == language for row in rows)
@@ -196,8 +206,9 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     manifest = {
         "command": "python -m benchmarks.build_verify_data"
-        f" --rows {arguments.rows} --seed {arguments.seed}",
-        "inputs": inputs(data),
+        f" --rows {arguments.rows} --seed {arguments.seed}"
+        f" --questions {' '.join(arguments.questions)}",
+        "inputs": inputs(data, arguments.questions),
         "parts": {
             name: {"sha256": write(arguments.out / f"{name}.jsonl", part), **counts(part)}
             for name, part in parts.items()
