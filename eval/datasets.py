@@ -12,6 +12,7 @@ import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +61,11 @@ def load(name: str, data: Path) -> list[Case]:
     path = data / files[name]
     if not path.is_file():
         raise UsageError(f"The question set {name!r} needs the file {path}: {_REMEDY}")
-    return [_case(row, f"{path}:{line}") for line, row in read_rows(path)]
+    cases = []
+    for line, row in read_rows(path):
+        with _fields_of(f"{path}:{line}"):
+            cases.append(_case(row))
+    return cases
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -77,19 +82,27 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UsageError(f"{path} is not gzip JSONL ({error}): fetch the file again.") from error
 
 
-def _case(row: Mapping[str, Any], place: str) -> Case:
+@contextmanager
+def _fields_of(place: str) -> Iterator[None]:
+    """Turn a field that a row lacks, or a row that is no object, into a user's error."""
     try:
-        return Case(
-            id=str(row["id"]),
-            language=str(row["lang"]),
-            question=str(row["question"]),
-            answers=tuple(map(str, row["answers"])),
-            answerable=bool(row["answerable"]),
-            gold_context=row.get("context"),
-            contexts=tuple(map(str, row.get("contexts", ()))),
-        )
+        yield
     except KeyError as error:
         raise UsageError(f"{place} lacks the field {error}: fetch the file again.") from error
+    except (AttributeError, TypeError) as error:
+        raise UsageError(f"{place} is no such row ({error}): fetch the file again.") from error
+
+
+def _case(row: Mapping[str, Any]) -> Case:
+    return Case(
+        id=str(row["id"]),
+        language=str(row["lang"]),
+        question=str(row["question"]),
+        answers=tuple(map(str, row["answers"])),
+        answerable=bool(row["answerable"]),
+        gold_context=row.get("context"),
+        contexts=tuple(map(str, row.get("contexts", ()))),
+    )
 
 
 # --- Questions to train on -----------------------------------------------------------------------
@@ -123,18 +136,23 @@ def question_rows(name: str, data: Path, *, without: Sequence[str] = ()) -> list
             f"There is no set {name!r} to train on; choose from: {', '.join(QUESTION_SETS)}."
         )
     measured = {case.gold_context for other in without for case in load(other, data)}
-    return [
-        QuestionRow(
-            question=row["question"],
-            answers=tuple(row["answers"]) if row["answerable"] else (),
-            context=row["context"],
-            group=f"{row['lang']}:{row.get('title') or content_id(row['context'])}".lower(),
-            language=row["lang"],
-            answerable=row["answerable"],
-        )
-        for _, row in read_rows(data / QUESTION_SETS[name])
-        if row["context"] not in measured
-    ]
+    path, rows = data / QUESTION_SETS[name], []
+    for line, row in read_rows(path):
+        with _fields_of(f"{path}:{line}"):
+            if row["context"] not in measured:
+                rows.append(_question_row(row))
+    return rows
+
+
+def _question_row(row: Mapping[str, Any]) -> QuestionRow:
+    return QuestionRow(
+        question=row["question"],
+        answers=tuple(row["answers"]) if row["answerable"] else (),
+        context=row["context"],
+        group=f"{row['lang']}:{row.get('title') or content_id(row['context'])}".lower(),
+        language=row["lang"],
+        answerable=row["answerable"],
+    )
 
 
 # --- Passages supplied with the question ---------------------------------------------------------
@@ -165,17 +183,18 @@ def rgb_cases(
     Raises:
         UsageError: The file is missing or damaged.
     """
-    cases = []
-    for _, row in read_rows(data / f"rgb/{name}.dev.jsonl.gz"):
-        rng = random.Random(f"{seed}:{row['id']}")
-        good, noisy = list(row["wrong" if wrong else "positive"]), list(row["negative"])
-        rng.shuffle(good)
-        rng.shuffle(noisy)
-        few = min(len(good), passages - math.ceil(passages * noise))
-        chosen = good[:few] + noisy[: passages - few]
-        rng.shuffle(chosen)
-        answers = [row["fake_answer"]] if wrong else row["answers"]
-        cases.append(_supplied(row, chosen, _flat(answers) if few else (), is_held=few > 0))
+    path, cases = data / f"rgb/{name}.dev.jsonl.gz", []
+    for line, row in read_rows(path):
+        with _fields_of(f"{path}:{line}"):
+            rng = random.Random(f"{seed}:{row['id']}")
+            good, noisy = list(row["wrong" if wrong else "positive"]), list(row["negative"])
+            rng.shuffle(good)
+            rng.shuffle(noisy)
+            few = min(len(good), passages - math.ceil(passages * noise))
+            chosen = good[:few] + noisy[: passages - few]
+            rng.shuffle(chosen)
+            answers = [row["fake_answer"]] if wrong else row["answers"]
+            cases.append(_supplied(row, chosen, _flat(answers) if few else (), is_held=few > 0))
     return cases
 
 
@@ -185,11 +204,12 @@ def hotpot_cases(data: Path, *, seed: int = 0) -> list[Case]:
     Raises:
         UsageError: The file is missing or damaged.
     """
-    cases = []
-    for _, row in read_rows(data / "hotpotqa/hotpotqa.dev.jsonl.gz"):
-        chosen = [*row["positive"], *row["negative"]]
-        random.Random(f"{seed}:{row['id']}").shuffle(chosen)
-        cases.append(_supplied(row, chosen, _flat(row["answers"]), is_held=True))
+    path, cases = data / "hotpotqa/hotpotqa.dev.jsonl.gz", []
+    for line, row in read_rows(path):
+        with _fields_of(f"{path}:{line}"):
+            chosen = [*row["positive"], *row["negative"]]
+            random.Random(f"{seed}:{row['id']}").shuffle(chosen)
+            cases.append(_supplied(row, chosen, _flat(row["answers"]), is_held=True))
     return cases
 
 

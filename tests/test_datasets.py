@@ -143,6 +143,18 @@ def test_questions_to_train_on_leave_out_measured_paragraphs(tmp_path: Path) -> 
         question_rows("cmrc2018-train", tmp_path)
 
 
+def test_rows_of_another_form_are_user_errors(tmp_path: Path) -> None:
+    write(tmp_path, "squad-train", [BRIDGE, {"id": "x"}])
+    with pytest.raises(UsageError, match=r":2 lacks the field 'context'"):
+        question_rows("squad-train", tmp_path)
+    write(tmp_path, "zh_refine", [{"id": "x"}])
+    with pytest.raises(UsageError, match=r":1 lacks the field 'positive'"):
+        rgb_cases("zh_refine", tmp_path, noise=0.4)
+    write(tmp_path, "hotpotqa", [[1, 2]])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=":1 is no such row"):
+        hotpot_cases(tmp_path)
+
+
 RGB: dict[str, Any] = {
     "id": "zh-1",
     "lang": "zh",
