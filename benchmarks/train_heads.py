@@ -21,7 +21,7 @@ from typing import Any
 from app.settings import load_settings
 from eval.cases import Case, sample
 from eval.datasets import find_data, load, read_rows
-from eval.metrics import exact_match, f1
+from eval.metrics import auroc, exact_match, f1
 from eval.statistics import mean
 from ingest.errors import UsageError
 from model.cross_encoder import CrossEncoder, Role, load_head
@@ -289,14 +289,6 @@ def margins_of(reader: CrossEncoder, cases: Sequence[Case]) -> list[float]:
     """Return how much likelier each case's best span is than that there is none."""
     found = reader.read_pairs([(case.question, case.gold_context or "") for case in cases])
     return [one.margin if one else float("-inf") for one in found]
-
-
-def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
-    """Return the probability that a positive scores above a negative; ties count half."""
-    positive = [score for label, score in zip(labels, scores, strict=True) if label]
-    negative = [score for label, score in zip(labels, scores, strict=True) if not label]
-    won = sum((p > n) + 0.5 * (p == n) for p in positive for n in negative)
-    return won / (len(positive) * len(negative)) if positive and negative else float("nan")
 
 
 def main() -> None:

@@ -98,7 +98,11 @@ class Cache:
         self._file = folder / f"{name}.jsonl"
         self._known: dict[str, tuple[float, bool]] = {}
         if self._file.exists():
-            for line in self._file.read_text("utf-8").splitlines():
+            text = self._file.read_text("utf-8")
+            whole = text[: text.rfind("\n") + 1]  # a killed run leaves half a line
+            if whole != text:
+                self._file.write_text(whole, "utf-8")
+            for line in whole.splitlines():
                 key, support, supported = json.loads(line)
                 self._known[key] = (support, supported)
 
@@ -299,7 +303,7 @@ def report(
 def parts_of(name: str, data: Path, limit: int | None) -> dict[str, list[LabelledPair]]:
     """Return the dev rows of a set by what they are reported as: a set of two languages is two.
 
-    A limit takes whole groups in the order of their hash.
+    A limit takes the first rows in the order of their group's hash.
     """
     rows = sorted(
         load(name, "dev", data), key=lambda r: hashlib.sha256(r.group.encode()).hexdigest()

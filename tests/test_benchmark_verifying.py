@@ -65,6 +65,17 @@ def test_judgements_are_remembered_by_identity(tmp_path: Path) -> None:
     assert echo.asked == 4
 
 
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    echo, pairs = Echo(), [("a", "a"), ("b", "a")]
+    first, _ = Cache(tmp_path, "echo").judge(pairs, echo)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    assert Cache(tmp_path, "echo").judge(pairs, echo)[0] == first
+    assert file.read_bytes() == whole
+    assert echo.asked == 3  # what was torn is judged again
+
+
 def test_the_threshold_is_the_best_there_is() -> None:
     scores = some_scores()
     found = best_threshold(scores.labels, scores.support)
