@@ -275,3 +275,12 @@ def test_negation(sentence: str, language: str, expected: str | None) -> None:
 )
 def test_relations(sentence: str, language: str, expected: str | None) -> None:
     assert reversed_relation(sentence, language) == expected
+
+
+def test_an_answer_that_is_part_of_another_number_is_not_there() -> None:
+    text = "In 1910 the tower of Zarnith was built by order of the king. It has 10 floors."
+    asked = "How many floors has the tower of Zarnith, built in 1910 by order of the king?"
+    other = QuestionRow("Who sold it?", (), "Nobody sold the old mill of Velmora.", "en", "a")
+    options = PairOptions(shares={"passage": 1}, characters={"en": 62, "zh": 62}, sentence_claims=0)
+    found = list(build([QuestionRow(asked, ("10",), text, "en", "a"), other], options, seed=0))
+    assert {pair.evidence for pair in found if pair.label} == {"It has 10 floors."}

@@ -185,7 +185,7 @@ def _stated(
         return None
     sentences = sentences_of(row.paragraph)
     answer = row.answers[0]
-    holding = [s for s in sentences if answer in s]
+    holding = [s for s in sentences if _holds(s, answer)]
     if not holding:
         return None
     from_text = generator.random() < options.sentence_claims if own is None else own

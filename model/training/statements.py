@@ -88,7 +88,7 @@ def _when(asked: str, answer: str) -> str | None:
     match = re.fullmatch(
         rf"(?:When|In what year|What year) ({_BE}) (.+?) ({_PARTICIPLE})( .+)?", asked
     )
-    if not match or _HANGING.search(asked.removesuffix(match[4] or "") + (match[4] or "")):
+    if not match or _HANGING.search(asked):
         return None
     if re.fullmatch(r"\d{4}s?", answer) or re.fullmatch(rf"(?:{_MONTHS}) \d{{4}}", answer):
         answer = f"in {answer}"
