@@ -1,10 +1,10 @@
 """Verification: does the evidence support the claim, and does the sentence answer the question?
 
-Training-free until a trained verifier comes: what claim and evidence share (terms, word pairs,
-numbers, names, negation, embeddings) goes through three small logistic functions whose weights and
-thresholds are fitted by `benchmarks/calibrate.py` and stand, with their provenance, in
-`calibration.json`. Fails closed: a claim counts as supported only above a threshold, and never if
-it breaks a rule of `is_grounded`. Knows nothing of prompts or generators.
+Without trained heads (those join in `model/head_verifier.py`): what claim and evidence share
+(terms, word pairs, numbers, names, negation, embeddings) goes through three small logistic
+functions whose weights and thresholds are fitted by `benchmarks/calibrate.py` and stand, with their
+provenance, in `calibration.json`. Fails closed: a claim counts as supported only above a threshold,
+and never if it breaks a rule of `is_grounded`. Knows nothing of prompts or generators.
 """
 
 import json
