@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ingest.errors import SettingsError, TrainingError, WeightsError
 from model.training.loop import TrainingOptions, train
@@ -183,10 +184,52 @@ def test_a_wrong_base_or_option_is_refused_with_a_remedy(corpus: Corpus, tmp_pat
         load_pretrained("masked", tmp_path)
     with pytest.raises(SettingsError, match="give a block"):
         PackingOptions(hidden=1.5)
+    with pytest.raises(SettingsError, match=r"a multiple of 8$"):
+        ModelSize(width=50, heads=4)
     tokenizer = train_tokenizer(corpus.train, vocabulary=400)
+    short = new_model("masked", tokenizer, SIZE)
+    with pytest.raises(SettingsError, match=r"over the model's 128 positions: give at most 128$"):
+        MaskedTokenTask(short, tokenizer, corpus, PackingOptions(block=129))
     model = new_model("spans", tokenizer, SIZE)
     with pytest.raises(TrainingError, match="smaller block"):
         SpanTask(model, tokenizer, corpus, PackingOptions(block=256, hidden=0.45, span=1))
+
+
+def test_a_tokenizer_without_an_end_token_separates_texts_as_bert_does(corpus: Corpus) -> None:
+    tokenizer = train_tokenizer(corpus.train, vocabulary=400)
+    ends = tokenizer.eos_token_id
+    tokenizer.eos_token = None
+    task = MaskedTokenTask(new_model("masked", tokenizer, SIZE), tokenizer, corpus, PACKING)
+    assert sum(row.count(ends) for row in task._rows) == len(corpus.train)
+    tokenizer.sep_token = None
+    with pytest.raises(TrainingError, match="has no eos_token"):
+        MaskedTokenTask(task.module, tokenizer, corpus, PACKING)
+
+
+def test_an_adapted_encoder_keeps_its_other_modules_and_no_pickle(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    tokenizer = train_tokenizer(corpus.train, vocabulary=400)
+    model = new_model("masked", tokenizer, SIZE)
+    source = tmp_path / "source"
+    save_model(model.base_model, tokenizer, source)
+    before = load_file(source / "model.safetensors")
+    for name in ("2_Dense/model.safetensors", "onnx/model.onnx", "pytorch_model.bin", "evil.py"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("untouched")
+    with torch.no_grad():
+        model.base_model.embeddings.LayerNorm.bias += 1.0
+    save_encoder(model, source, tmp_path / "made")
+    after = load_file(tmp_path / "made" / "model.safetensors")
+    assert after.keys() == before.keys()
+    changed = [name for name in after if not torch.equal(after[name], before[name])]
+    assert changed == ["embeddings.LayerNorm.bias"]
+    files = {path.name for path in (tmp_path / "made").iterdir()}
+    assert (tmp_path / "made/2_Dense/model.safetensors").read_text() == "untouched"
+    assert not {"onnx", "pytorch_model.bin", "evil.py"} & files
+    (source / "model.safetensors").unlink()
+    with pytest.raises(TrainingError, match="has no readable"):
+        save_encoder(model, source, tmp_path / "made")
 
 
 @pytest.mark.weights

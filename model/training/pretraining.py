@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch.nn.functional import cross_entropy
 
 from ingest.errors import SettingsError, TrainingError, WeightsError
@@ -46,6 +47,9 @@ SENTINELS = 100  # marks of removed spans in a tokenizer made here, as in T5
 _DEV_TOKENS = 2048  # of a batch on dev
 _IGNORED = -100  # in labels: nothing is predicted here
 _ENCODER_WEIGHTS = "model.safetensors"
+_NOT_COPIED = (
+    "tether.json", "*.partial", "*.bin", "*.pt", "*.pth", "*.pkl", "*.py", "onnx", "openvino"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,14 @@ class ModelSize:
     layers: int = 4
     heads: int = 4
     positions: int = 512  # longest text, in tokens
+
+    def __post_init__(self) -> None:
+        """Refuse a width that the heads cannot share."""
+        if self.width < 1 or self.heads < 1 or self.width % (2 * self.heads):
+            raise SettingsError(
+                f"{self.heads} heads cannot share a width of {self.width}: make the width a"
+                f" multiple of {2 * max(1, self.heads)}"  # rotary positions turn pairs of numbers
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +256,8 @@ def save_encoder(
 ) -> None:
     """Write the encoder under a masked-token model as a sentence-transformers folder.
 
-    Everything but the weights (pooling, tokenizer, prompts) is the source's; the head is dropped.
+    Everything but the weights (pooling, tokenizer, prompts) is the source's; the head is dropped,
+    and so are pickles and code, and exports of the old weights to other formats.
 
     Args:
         model: The trained model.
@@ -255,13 +268,18 @@ def save_encoder(
     Raises:
         TrainingError: The source is of another shape, or the disk is full or not writable.
     """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     trained = model.base_model.state_dict()
-    with safe_open(source / _ENCODER_WEIGHTS, framework="pt") as file:
-        names = {name: name.removeprefix("bert.") for name in file.keys()}  # noqa: SIM118
-        kept = {name: file.get_tensor(name) for name, own in names.items() if own not in trained}
+    try:
+        stored = load_file(source / _ENCODER_WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{source} has no readable {_ENCODER_WEIGHTS}: name a sentence-transformers folder"
+            " with its weights in that one file"
+        ) from error
+    names = {name: name.removeprefix(f"{model.base_model_prefix}.") for name in stored}
+    kept = {name: stored[name] for name, own in names.items() if own not in trained}
     weights = {
         name: trained[own].detach().cpu().contiguous()
         for name, own in names.items() if own in trained
@@ -270,7 +288,7 @@ def save_encoder(
         raise TrainingError(f"{source} holds other weights: name the folder that was trained")
     # A pooler or the like that the masked-token model does not have stays as it was.
     with written_folder(folder) as partial:
-        leave = shutil.ignore_patterns(_ENCODER_WEIGHTS, "tether.json", "*.partial")
+        leave = shutil.ignore_patterns(*_NOT_COPIED)
         shutil.copytree(source, partial, ignore=leave, dirs_exist_ok=True)
         save_file({**kept, **weights}, partial / _ENCODER_WEIGHTS, metadata={"format": "pt"})
         if record is not None:
@@ -296,30 +314,47 @@ class _CorpusTask:
 
         Args:
             model: Whose parameters with requires_grad are trained.
-            tokenizer: The model's own; it must have an end token.
+            tokenizer: The model's own; it must have an end token, or one between texts.
             corpus: From `split_documents`.
             options: Length of a block, and how much is hidden.
             base: Name and weights hash of a continued model, for the record.
 
         Raises:
             TrainingError: The tokenizer lacks a token that the objective needs.
+            SettingsError: A block is longer than the model's positions.
         """
         self.module: Any = model
         self.tokenizer = tokenizer
         self.options = options or PackingOptions()
         self._base = dict(base or {})
-        self._end = self._needed("eos_token")
+        self._end = self._needed("eos_token", "sep_token")  # BERT ends a text with the second
+        self._refuse_too_long_a_block()
         self._corpus = corpus
         self._rows = self._packed(corpus.train)
         self._dev = self._packed(corpus.dev)
 
-    def _needed(self, name: str) -> int:
-        number: int | None = getattr(self.tokenizer, f"{name}_id")
-        if number is None:
-            raise TrainingError(
-                f"the tokenizer has no {name}, which this objective needs: set it in its folder"
+    def _needed(self, *names: str) -> int:
+        """Return the first of some special tokens that the tokenizer has."""
+        for name in names:
+            number: int | None = getattr(self.tokenizer, f"{name}_id")
+            if number is not None:
+                return number
+        raise TrainingError(
+            f"the tokenizer has no {names[0]}, which this objective needs: set it in its folder"
+        )
+
+    def _refuse_too_long_a_block(self) -> None:
+        """Raise if the model has fewer positions than a block has tokens."""
+        positions = getattr(self.module.config, "max_position_embeddings", None)
+        if positions is None:  # relative ones, as in T5
+            return
+        # RoBERTa counts positions from behind the padding token: its tokenizer knows the rest.
+        most = min(positions, self.tokenizer.model_max_length)
+        if self.options.block > most:
+            raise SettingsError(
+                f"a block of {self.options.block} tokens is over the model's {most} positions:"
+                f" give at most {most}"
             )
-        return number
 
     def _packed(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return blocks of tokens: the documents one after another, an end token behind each."""
