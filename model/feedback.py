@@ -107,6 +107,7 @@ class FeedbackStore:
         self._connection.execute(f"PRAGMA busy_timeout = {round(_WAIT * 1000)}")
         self._switch_to_wal()
         self._connection.execute("PRAGMA synchronous = FULL")  # an entry survives a power cut
+        self._connection.execute("PRAGMA secure_delete = ON")  # a removed one leaves no bytes
         with self._transaction():
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
@@ -123,8 +124,8 @@ class FeedbackStore:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 return
-            except sqlite3.OperationalError:
-                if time.monotonic() > until:
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     raise
                 time.sleep(0.02)
 
@@ -148,12 +149,15 @@ class FeedbackStore:
             StoreError: The disk is full or the file cannot be written.
         """
         _require_content(entry)
-        correction = entry.correction and _storable(entry.correction)
-        passages = json.dumps([asdict(passage) for passage in entry.passages])
+        passages = [
+            {"id": _storable(passage.id), "text": _storable(passage.text)}
+            for passage in entry.passages
+        ]
         values = (
             entry.time or datetime.now(UTC).isoformat(timespec="seconds"),
-            _storable(entry.question), _storable(entry.answer), passages, entry.thumb,
-            correction or None, entry.generator, entry.adapter,
+            _storable(entry.question), _storable(entry.answer), json.dumps(passages), entry.thumb,
+            _storable(entry.correction or "") or None, _storable(entry.generator),
+            _storable(entry.adapter),
         )  # fmt: skip
         command = f"INSERT INTO feedback ({', '.join(_COLUMNS[1:])}) VALUES (?,?,?,?,?,?,?,?)"
         with self._explained(), self._transaction():
@@ -269,8 +273,9 @@ def _judged(
         good, bad = judged.setdefault(prompt, ({}, {}))
         said = _completion(entry.question, entry.answer)
         if entry.correction:
-            good[_completion(entry.question, entry.correction)] = None
-            if entry.correction.strip() != entry.answer.strip():
+            better = _completion(entry.question, entry.correction)
+            good[better] = None
+            if better != said:  # not even in its spaces: then it praises the answer
                 bad[said] = None
         elif entry.thumb != "none":
             (good if entry.thumb == "up" else bad)[said] = None
@@ -293,7 +298,7 @@ def _require_content(entry: Feedback) -> None:
 
 
 def _storable(text: str) -> str:
-    """Return a text that is valid UTF-8: half a surrogate pair becomes a question mark."""
+    """Return a text without spaces around it; half a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8").strip()
 
 

@@ -83,9 +83,24 @@ def test_an_entry_that_says_nothing_is_refused(tmp_path: Path, entry: Feedback) 
 
 
 def test_half_a_surrogate_pair_is_kept_as_a_question_mark(tmp_path: Path) -> None:
+    half = "why \ud83d"
+    passages = (ShownPassage(half, half),)
     with FeedbackStore(tmp_path) as store:
-        store.add(replace(RIGHT, question="why \ud83d"))
-        assert store.entries()[0].question == "why ?"
+        store.add(Feedback(half, half, passages, "down", half, generator=half, adapter=half))
+        (kept,) = store.entries()
+        assert replace(kept, id=0, time="") == Feedback(
+            "why ?", "why ?", (ShownPassage("why ?", "why ?"),), "down", "why ?", "why ?", "why ?"
+        )
+        assert "".join(store.export()).encode()  # can be printed
+
+
+def test_nothing_of_a_removed_entry_stays_in_the_file(tmp_path: Path) -> None:
+    with FeedbackStore(tmp_path) as store:
+        number = store.add(replace(RIGHT, answer="lighthouse"))
+        store.add(WRONG)
+        store.delete(number)
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"harbour" in left and b"lighthouse" not in left
 
 
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
@@ -125,6 +140,8 @@ def test_a_correction_beats_what_it_corrects_and_thumbs_are_compared() -> None:
     assert preference_pairs([corrected]) == expected
     assert preference_pairs([RIGHT, WRONG]) == expected
     assert preference_pairs([corrected, RIGHT, WRONG]) == expected
+    spaced = replace(RIGHT, thumb="none", correction="The old  keeper [1]\n")  # the same words
+    assert preference_pairs([spaced, WRONG]) == expected
     assert PROMPT.endswith("Answer:")
 
 
