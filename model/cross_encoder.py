@@ -31,6 +31,7 @@ HEAD_FILE = "head.safetensors"
 HEAD_FORMAT = "tether-head-1"
 OUTPUTS: Mapping[Role, int] = {"read": 2, "verify": 1, "rerank": 1}  # read: start and end
 LONGEST_ANSWER = 40  # tokens
+_LEAST_WINDOW = 8  # tokens: four special ones, and some of each text
 _OVERLAP = 64  # tokens that two windows of a long text share, so that no answer is torn
 
 
@@ -102,11 +103,15 @@ def load_head(folder: Path, bert: OnnxBert, base_sha256: str) -> Head:
                 " train a head for this encoder"
             )
         scale = float(told["alpha"]) / int(told["rank"])
+        if not all(np.isfinite(values).all() for values in (scale, *tensors.values())):
+            raise ValueError("a number of it is not finite")
         weight, bias = tensors.pop("head.weight").T, tensors.pop("head.bias")
         if weight.shape != (bert.shape.width, OUTPUTS[role]) or bias.shape != (OUTPUTS[role],):
             raise ValueError("its head has another shape")
         adapter = _adapter(tensors, scale, bert.adaptable)
         window = min(int(told["window"]), bert.shape.most_tokens)
+        if window < _LEAST_WINDOW:
+            raise ValueError(f"its window of {window} tokens holds no pair")
         return Head(role, adapter, np.ascontiguousarray(weight), bias, window)
     except (OSError, SafetensorError, KeyError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(

@@ -114,10 +114,12 @@ class HeadVerifier(OverlapVerifier):
         if self._heads.verify is None or not self._scales:
             return super().judge(pairs)
         judgements = []
-        for (claim, _), logit in zip(pairs, self._heads.verify.score(pairs), strict=True):
+        logits = self._heads.verify.score(pairs)
+        for (claim, evidence), logit in zip(pairs, logits, strict=True):
             scale = self._scales[question_language(claim)]
             support = scale.probability(float(logit))
-            judgements.append(Judgement(support, support >= scale.threshold))
+            says = bool(claim.strip() and evidence.strip())  # whatever a head makes of nothing
+            judgements.append(Judgement(support, says and support >= scale.threshold))
         return judgements
 
     def claim_features(

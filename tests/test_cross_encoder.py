@@ -305,6 +305,32 @@ class TestRefusals:
         with pytest.raises(WeightsError, match="fetch"):
             load_head(head, bert, BASE)
 
+    @pytest.mark.parametrize(
+        ("change", "bias"),
+        [
+            ({"alpha": "nan"}, 0.0),
+            ({"rank": "0"}, 0.0),
+            ({"window": "-5"}, 0.0),
+            ({"window": "7"}, 0.0),
+            ({"format": "tether-head-9"}, 0.0),
+            ({}, np.inf),
+        ],
+    )
+    def test_numbers_that_make_no_sense(
+        self, bert: OnnxBert, head: Path, change: dict[str, str], bias: float
+    ) -> None:
+        from safetensors import safe_open
+        from safetensors.numpy import load_file, save_file
+
+        path = head / HEAD_FILE
+        with safe_open(path, "np") as file:
+            told = file.metadata()
+        tensors = load_file(path)
+        tensors["head.bias"][0] = bias
+        save_file(tensors, path, told | change)
+        with pytest.raises(WeightsError, match="fetch"):
+            load_head(head, bert, BASE)
+
     def test_the_wrong_role(self, folder: Path, bert: OnnxBert, tmp_path: Path) -> None:
         random_head(folder, tmp_path / "read", "read")
         random_head(folder, tmp_path / "verify", "verify")

@@ -99,6 +99,13 @@ def test_pairs_are_judged_by_the_head_at_its_threshold(encoder: OnnxEncoder, hea
     assert verifier(encoder, heads).judge([]) == []
 
 
+def test_nothing_supports_nothing(encoder: OnnxEncoder, heads: Heads) -> None:
+    sure = Scale(bias=30.0)  # calls everything supported
+    judge = HeadVerifier(encoder, heads, plain_calibration(), {"en": sure, "zh": sure})
+    pairs = [("Ola Fenn built it.", TEXTS[0]), (" \n", TEXTS[0]), ("Ola Fenn built it.", "")]
+    assert [judgement.supported for judgement in judge.judge(pairs)] == [True, False, False]
+
+
 def test_without_heads_it_is_the_training_free_verifier(encoder: OnnxEncoder) -> None:
     alone = HeadVerifier(encoder, Heads(), plain_calibration())
     weighed = alone.weigh(QUESTION, given_passages(TEXTS, QUESTION, encoder))
