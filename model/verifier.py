@@ -43,8 +43,13 @@ class Logistic:
     threshold: float = 0.5
 
     def probability(self, features: Features) -> float:
-        """Return the probability; features without a weight do not count."""
+        """Return the probability; features without a weight do not count.
+
+        What is no number supports nothing: 0.0, not the 1.0 that clipping would make of it.
+        """
         total = self.bias + sum(weight * features[name] for name, weight in self.weights.items())
+        if math.isnan(total):
+            return 0.0
         return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, total))))
 
 

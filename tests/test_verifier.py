@@ -123,6 +123,12 @@ def test_rules_that_no_weight_can_switch_off(claim: str, evidence: str) -> None:
     assert not verifier.judge_answer(weighed, claim, [1]).supported
 
 
+def test_what_is_no_number_supports_nothing() -> None:
+    function = Logistic(0.0, {"similarity": 1.0})
+    assert function.probability({"similarity": float("nan")}) == 0.0
+    assert function.probability({"similarity": float("inf")}) > 0.99
+
+
 @pytest.mark.parametrize("question", ["!!!", "Who?", "What is it?", "什么？"])
 def test_a_question_without_content_is_met_by_nothing(question: str) -> None:
     assert evidence(question).best()[1] < 0.1
