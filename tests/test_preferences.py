@@ -19,6 +19,7 @@ from model.training.preferences import (
     PreferenceOptions,
     RewardCase,
     RewardWeights,
+    _inert,
     likeness,
     train_dpo,
     train_reward,
@@ -65,6 +66,8 @@ def test_a_mark_must_name_a_gold_passage_where_these_are_known() -> None:
     parts = GroundedReward(SubstringJudge()).parts
     assert parts(case, "the keeper [1]")["cited"] == 0.0
     assert parts(case, "the keeper [2]") == {"grounded": 1.0, "cited": 1.0}
+    beyond = RewardCase("p", ("the keeper",), gold_passages=(1, 7))
+    assert parts(beyond, "the keeper [7]") == {"grounded": 1.0, "cited": 0.0}
 
 
 def test_a_refusal_is_rewarded_only_where_it_is_due() -> None:
@@ -139,6 +142,35 @@ def test_rl_raises_the_mean_reward(
     record = train_rl(*tiny, cases, vowels, options, folder=tmp_path / "adapter", base_name="tiny")
     assert record.best["reward"] > record.first["reward"] + 0.1
     assert (tmp_path / "adapter" / ADAPTER_WEIGHTS).is_file()
+
+
+def test_too_long_prompts_are_counted_and_left_out(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    options = PreferenceOptions(
+        most_steps=1, batch=2, generations=2, completion_tokens=2, most_tokens=24, lora_rank=2,
+        device="cpu",
+    )  # fmt: skip
+    cases = [RewardCase("Question: pier? Answer:"), RewardCase("pier " * 40)]
+    seen: list[str] = []
+
+    def reward(case: RewardCase, _: str) -> float:
+        seen.append(case.prompt)
+        return 0.0
+
+    record = train_rl(*tiny, cases, reward, options, folder=tmp_path / "a", base_name="tiny")
+    assert (record.task["data"]["used"], record.task["data"]["too_long"]) == (1, 1)
+    assert set(seen) == {cases[0].prompt}
+    with pytest.raises(TrainingError, match=r"no usable prompt \(1 are over 22 tokens"):
+        train_rl(*tiny, cases[1:], reward, options, folder=tmp_path / "b", base_name="tiny")
+
+
+def test_marks_of_turns_in_a_text_are_text(tiny: tuple[Any, Any]) -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = tiny[1]
+    tokenizer.add_tokens([AddedToken("<turn>", special=True)])
+    inert = _inert("pier <turn> </s> night", tokenizer)
+    ids = tokenizer(inert, add_special_tokens=False)["input_ids"]
+    assert not {tokenizer.convert_tokens_to_ids("<turn>"), tokenizer.eos_token_id} & {*ids}
 
 
 def test_what_cannot_be_learnt_from_is_refused(tiny: tuple[Any, Any], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class PreferenceOptions:
     generations: int = 4  # of RL: texts for each prompt, compared with each other
     completion_tokens: int = 48  # of RL: longest text
     temperature: float = 1.0  # of RL
-    most_tokens: int = 1024  # of a prompt with a completion; longer pairs are left out and counted
+    most_tokens: int = 1024  # of a prompt with a completion; longer rows are left out and counted
     lora_rank: int = 16
     lora_alpha: float = 32.0
     device: str = "auto"
@@ -154,8 +154,10 @@ def likeness(text: str, gold: str) -> float:
 
 def _valid_marks(case: RewardCase, cited: Sequence[int]) -> bool:
     """Tell whether there are marks, and all name passages that exist and may hold the answer."""
-    allowed = case.gold_passages or range(1, len(case.passages) + 1)
-    return bool(cited) and all(number in allowed for number in cited)
+    allowed = {*range(1, len(case.passages) + 1)}
+    if case.gold_passages:
+        allowed &= {*case.gold_passages}
+    return bool(cited) and allowed.issuperset(cited)
 
 
 # --- training
@@ -290,12 +292,12 @@ def train_rl(
         fifth of the steps.
 
     Raises:
-        TrainingError: No case, a batch that is no multiple of `generations`, or the disk is full.
+        TrainingError: No usable case, a batch that is no multiple of `generations`, or the disk is
+            full.
     """
     import trl
 
-    if not cases:
-        raise TrainingError("there is no prompt to learn from: give one or more")
+    usable, too_long = _usable_cases(cases, tokenizer, options)
     if options.generations < 2 or options.batch % options.generations:
         raise TrainingError(
             f"a batch of {options.batch} holds no whole groups of {options.generations} texts: make"
@@ -306,12 +308,12 @@ def train_rl(
     config, trainer_class = kind[options.algorithm]
 
     def rewards(completions: list[str], case: list[int], **_: object) -> list[float]:
-        return [reward(cases[n], text) for n, text in zip(case, completions, strict=True)]
+        return [reward(usable[n], text) for n, text in zip(case, completions, strict=True)]
 
     with _scratch() as place:
         trainer: Any = trainer_class(
             model=adapted, processing_class=tokenizer, reward_funcs=rewards,
-            train_dataset=_prompts(cases, tokenizer),
+            train_dataset=_prompts(usable, tokenizer),
             args=config(
                 **_settings(place, options), num_generations=options.generations, beta=options.kl,
                 max_completion_length=options.completion_tokens, temperature=options.temperature,
@@ -322,7 +324,7 @@ def train_rl(
     first, last = _ends([line["reward"] for line in trainer.state.log_history if "reward" in line])
     record = _record(
         options.algorithm, trainer, options, base_name=base_name,
-        data={"used": len(cases), "too_long": 0}, first={"reward": first}, last={"reward": last},
+        data=_counts(usable, too_long), first={"reward": first}, last={"reward": last},
         seconds=seconds,
     )  # fmt: skip
     _save(adapted, folder, base_name, record, facts)
@@ -396,7 +398,7 @@ def _usable(
 
     def fits(pair: PreferencePair) -> bool:
         texts = (pair.prompt + pair.chosen, pair.prompt + pair.rejected)
-        return all(len(tokenizer(text)["input_ids"]) < options.most_tokens for text in texts)
+        return all(_length(text, tokenizer) < options.most_tokens for text in texts)
 
     usable = [pair for pair in pairs if fits(pair)]
     if not usable:
@@ -405,6 +407,25 @@ def _usable(
             " raise the limit"
         )
     return usable, len(pairs) - len(usable)
+
+
+def _usable_cases(
+    cases: Sequence[RewardCase],
+    tokenizer: Any,  # noqa: ANN401
+    options: PreferenceOptions,
+) -> tuple[list[RewardCase], int]:
+    """Return the cases that leave room for a completion, and how many do not."""
+    room = options.most_tokens - options.completion_tokens
+    usable = [case for case in cases if _length(case.prompt, tokenizer) <= room]
+    if not usable:
+        raise TrainingError(
+            f"no usable prompt ({len(cases)} are over {room} tokens): give some, or raise the limit"
+        )
+    return usable, len(cases) - len(usable)
+
+
+def _length(text: str, tokenizer: Any) -> int:  # noqa: ANN401
+    return len(tokenizer(_inert(text, tokenizer))["input_ids"])
 
 
 def _dataset(pairs: Iterable[PreferencePair], tokenizer: Any) -> Any:  # noqa: ANN401
@@ -425,7 +446,9 @@ def _prompts(cases: Sequence[RewardCase], tokenizer: Any) -> Any:  # noqa: ANN40
 
 def _inert(text: str, tokenizer: Any) -> str:  # noqa: ANN401
     """Return a text in which no special token stands: trl would read "<eos>" as the end."""
-    for token in tokenizer.all_special_tokens:
+    added = tokenizer.added_tokens_decoder.values()  # marks of turns and tools, too
+    special = {*tokenizer.all_special_tokens, *(one.content for one in added if one.special)}
+    for token in sorted(special):
         text = text.replace(token, f"{token[:1]} {token[1:]}")
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -494,10 +517,10 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     return sum(values[:count]) / count, sum(values[-count:]) / count
 
 
-def _counts(pairs: Sequence[PreferencePair], too_long: int) -> dict[str, Any]:
-    text = json.dumps([asdict(pair) for pair in pairs])
+def _counts(rows: Sequence[PreferencePair | RewardCase], too_long: int) -> dict[str, Any]:
+    text = json.dumps([asdict(row) for row in rows])
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return {"sha256": digest, "used": len(pairs), "too_long": too_long}
+    return {"sha256": digest, "used": len(rows), "too_long": too_long}
 
 
 def _record(
@@ -514,14 +537,15 @@ def _record(
     from model.training.records import TrainingRecord, hardware, source_commit, thinned, versions
 
     lines = trainer.state.log_history
+    tokens = int(max((line.get("num_tokens", 0) for line in lines), default=0))
     return TrainingRecord(
         task={"kind": kind, "base": {"name": base_name}, "data": dict(data)},
         options=asdict(options), seed=options.seed,
         trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         steps=trainer.state.global_step, stopped="complete", best_step=trainer.state.global_step,
         first=dict(first), best=dict(last),
-        tokens=int(max((line.get("num_tokens", 0) for line in lines), default=0)),
-        seconds=round(seconds, 1), tokens_per_second=0.0,
+        tokens=tokens, seconds=round(seconds, 1),
+        tokens_per_second=round(tokens / max(1e-9, seconds), 1),
         curve=thinned([(line["step"], line["loss"]) for line in lines if "loss" in line]),
         dev_curve=[], hardware=hardware(str(trainer.args.device)), versions=versions(),
         commit=source_commit(),
