@@ -37,6 +37,10 @@ BATCH_TOKENS = 450  # padded tokens a batch, whose states still fit the caches o
 _CONTRIB = "com.microsoft"  # onnxruntime's own operators
 _WEIGHTS = "model.safetensors"
 _Floats = NDArray[np.float32]
+# What reading a file raises that says something else than it should, or says it too deeply nested.
+_NONSENSE = (
+    ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error,
+)  # fmt: skip
 LOW_RANK = (".lora_A", ".lora_B")  # after the name of a linear layer: (in, rank) and (rank, out)
 
 
@@ -79,7 +83,7 @@ def read_shape(folder: Path) -> BertShape | None:
             most_tokens=min(_most_tokens(folder), config["max_position_embeddings"]),
             pooling=pooling,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (*_NONSENSE, OSError):
         return None  # torch's loader says what is wrong with the folder
 
 
@@ -101,7 +105,7 @@ def read_prompts(folder: Path) -> dict[str, str]:
             "query": str(given.get("query", default)),
             "document": str(documents[0] if documents else default),
         }
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (*_NONSENSE, OSError) as error:
         raise _damaged(path, str(error)) from error
 
 
@@ -118,7 +122,7 @@ def map_tensors(path: Path) -> dict[str, _Floats]:
             for name, entry in entries.items()
             if entry["dtype"] == "F32"
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (*_NONSENSE, OSError) as error:
         raise _damaged(path, str(error)) from error
 
 
@@ -168,6 +172,7 @@ class OnnxBert:
         self.shape = shape
         tensors = map_tensors(folder / _WEIGHTS)
         try:
+            _require_shapes(tensors, shape)
             self._words = tensors["embeddings.word_embeddings.weight"]  # (vocabulary, width)
             positions = tensors["embeddings.position_embeddings.weight"]
             kinds = tensors["embeddings.token_type_embeddings.weight"]
@@ -385,6 +390,35 @@ def _model(graph: _Graph, shape: BertShape) -> bytes:
         ir_version=8,
     )
     return bytes(model.SerializeToString())
+
+
+def _require_shapes(tensors: Mapping[str, _Floats], shape: BertShape) -> None:
+    """Refuse tensors of other shapes: the fused operators do not look, and would read beyond them.
+
+    Raises:
+        ValueError: A tensor has another shape than the configuration says.
+        KeyError: One is missing.
+    """
+    width = shape.width
+    inner = len(tensors["encoder.layer.0.intermediate.dense.bias"])
+    norms = ["embeddings.LayerNorm"]
+    expected: dict[str, tuple[int, ...]] = {}
+    for name in linear_layers(shape.layers):
+        out = inner if name.endswith(".intermediate.dense") else width
+        is_last = name.endswith(".output.dense")
+        into = inner if is_last and ".attention." not in name else width
+        expected |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+        if is_last:
+            norms.append(name.removesuffix("dense") + "LayerNorm")
+    expected |= {f"{norm}.{part}": (width,) for norm in norms for part in ("weight", "bias")}
+    for kind, least in (("word", 1), ("position", shape.most_tokens), ("token_type", 1)):
+        name = f"embeddings.{kind}_embeddings.weight"
+        expected[name] = (max(least, len(tensors[name])), width)  # may have more rows
+    for name, size in expected.items():
+        if tensors[name].shape != size:
+            raise ValueError(f"{name} has another shape than config.json says")
+    if shape.heads < 1 or width % shape.heads:
+        raise ValueError(f"{shape.heads} heads do not divide a width of {width}")
 
 
 def _no_adapter(tensors: Mapping[str, _Floats], shape: BertShape) -> dict[str, _Floats]:

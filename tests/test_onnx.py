@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -243,6 +244,53 @@ class TestWhatIsLeftToTorch:
         (copy / "tokenizer.json").write_text("{}")
         with pytest.raises(WeightsError, match=r"tokenizer\.json .*fetch"):
             OnnxBert(copy, shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("encoder.layer.0.attention.self.query.weight", (-1, 0)),
+        ("encoder.layer.1.attention.self.query.weight", (0, -1)),
+        ("encoder.layer.1.attention.self.value.bias", (-29,)),
+        ("encoder.layer.0.attention.output.dense.weight", (0, 1)),
+        ("encoder.layer.0.intermediate.dense.weight", (1, 0)),
+        ("encoder.layer.1.output.dense.weight", (0, -2)),
+        ("encoder.layer.1.output.LayerNorm.weight", (-1,)),
+        ("embeddings.LayerNorm.bias", (-31,)),
+        ("embeddings.word_embeddings.weight", (0, -1)),
+        ("embeddings.position_embeddings.weight", (-500, 0)),
+    ],
+)
+def test_a_tensor_of_another_shape_is_refused(
+    folder: Path, tmp_path: Path, name: str, change: tuple[int, ...]
+) -> None:
+    """The fused operators do not look: they would answer wrongly, or read beyond its end."""
+    from safetensors.numpy import load_file, save_file
+
+    target = tmp_path / "model"
+    shutil.copytree(folder, target)
+    tensors = load_file(target / "model.safetensors")
+    shape = read_shape(target)
+    assert shape is not None
+    sizes = [max(1, size + more) for size, more in zip(tensors[name].shape, change, strict=True)]
+    tensors[name] = np.zeros(sizes, np.float32)
+    save_file(tensors, target / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"has another shape .*fetch"):
+        OnnxBert(target, shape)
+
+
+def test_deeply_nested_json_is_refused(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    shutil.copytree(folder, target)
+    header = b'{"a":' * 100_000
+    (target / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(WeightsError, match=r"model\.safetensors .*fetch"):
+        map_tensors(target / "model.safetensors")
+    for name in ("config.json", "config_sentence_transformers.json"):
+        (target / name).write_text("[" * 100_000)
+    assert read_shape(target) is None
+    with pytest.raises(WeightsError, match="fetch"):
+        read_prompts(target)
 
 
 def test_tensors_are_views_of_the_file(folder: Path) -> None:
