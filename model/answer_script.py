@@ -72,7 +72,10 @@ def likeliest(question: str, passages: list[str], budget: int) -> dict[int, str]
 
 def complete(prompt: str, stop: list[str]) -> str:
     """Return what the model writes after a prompt."""
-    import xllamacpp
+    try:
+        import xllamacpp
+    except ImportError:
+        raise SystemExit("error: xllamacpp is not installed; pip install xllamacpp") from None
 
     params = xllamacpp.CommonParams()
     params.model.path = str(Path(__file__).resolve().parent / "model.gguf")
@@ -100,7 +103,10 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help") or not arguments[0].strip():
         raise SystemExit(USAGE)
     question, files = arguments[0].strip(), arguments[1:]
-    given = [Path(name).read_bytes() for name in files] or [sys.stdin.buffer.read()]
+    try:
+        given = [Path(name).read_bytes() for name in files] or [sys.stdin.buffer.read()]
+    except OSError as error:
+        raise SystemExit(f"error: cannot read {error.filename}: {error.strerror}") from None
     texts = [one.decode("utf-8-sig", "replace") for one in given]
     parts = [part.strip() for text in texts for part in re.split(r"\n\s*\n", text)]
     passages = [part for part in parts if part]

@@ -171,7 +171,7 @@ class TestScript:
         done = ask(folder, "Who built the bridge?", "notes.txt")
         assert (done.returncode, done.stdout != "\n") == (0, True), done.stderr
         assert ask(folder, "Who built the bridge?", given=NOTES).stdout == done.stdout
-        for arguments in ([], ["Who?"]):
+        for arguments in ([], ["Who?"], ["Who?", "none.txt"]):
             wrong = ask(folder, *arguments)
             assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1
 
