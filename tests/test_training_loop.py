@@ -222,8 +222,38 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     assert record.stopped == "complete"
 
 
+def test_a_checkpoint_without_its_state_is_refused(tmp_path: Path) -> None:
+    train(Line(), replace(FAST, epochs=1), tmp_path)
+    path = latest_checkpoint(tmp_path, "checkpoint")
+    assert path is not None
+    state = json.loads((path / "state.json").read_text("utf-8"))
+    for key in ("identity", "tokens"):
+        less = {name: value for name, value in state.items() if name != key}
+        (path / "state.json").write_text(json.dumps(less), "utf-8")
+        with pytest.raises(TrainingError, match=f"no '{key}'.*: delete it, or train in another"):
+            train(Line(), replace(FAST, epochs=1), tmp_path)
+    (path / "state.json").write_text("[]", "utf-8")
+    with pytest.raises(TrainingError, match="is damaged"):
+        train(Line(), replace(FAST, epochs=1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0), ("epochs", math.inf), ("epochs", math.nan), ("most_steps", 0),
+        ("minutes", 0.0), ("batch_tokens", 0), ("accumulate", 0), ("learning_rate", -1.0),
+        ("learning_rate", math.nan), ("warmup", 1.5), ("clip", -1.0), ("weight_decay", -0.1),
+    ],
+)  # fmt: skip
+def test_options_that_no_run_can_have_are_refused(name: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=f"{name} .* is out of range: .* above 0$"):
+        replace(FAST, **{name: value})  # type: ignore[arg-type]
+
+
 def test_devices_that_are_not_there_are_refused() -> None:
     assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(SettingsError, match='no device "toaster"; use --device auto'):
+        pick_device("toaster")
     if not torch.cuda.is_available():
         with pytest.raises(SettingsError, match="use --device auto"):
             pick_device("cuda")

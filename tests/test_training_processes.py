@@ -52,7 +52,7 @@ def test_two_processes_learn_what_one_learns(launcher: list[str], tmp_path: Path
 
 def test_alone_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with Processes.joined() as alone:
+    with Processes.joined("cpu") as alone:
         assert (alone.rank, alone.size, list(alone.mine(3))) == (0, 1, [0, 1, 2])
         assert not torch.distributed.is_initialized()
         assert alone.agree(2.5) == 2.5

@@ -1,5 +1,6 @@
 """Records and curves, estimates, and what is written at one stroke."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from model.training.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
     remove_checkpoints,
+    restore_checkpoints,
     save_checkpoint,
     written_folder,
 )
@@ -50,6 +52,24 @@ def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["adapter"]
 
 
+def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, "checkpoint", 7, {"a": torch.ones(1)}, {})
+    aside = tmp_path / f".{path.name}.old"
+    path.rename(aside)  # as a killed process leaves it
+    restore_checkpoints(tmp_path, "checkpoint")
+    assert latest_checkpoint(tmp_path, "checkpoint") == path
+    assert torch.equal(load_checkpoint(path)[0]["a"], torch.ones(1))
+
+    path.rename(aside)
+    with pytest.raises(KeyError), written_folder(path):
+        raise KeyError
+    assert path.is_dir()
+
+    aside.mkdir()  # killed just after the renames: it was replaced
+    restore_checkpoints(tmp_path, "checkpoint")
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
 def test_what_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"cannot be written .* run the same command again$"):
@@ -71,6 +91,27 @@ def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     records.source_commit.cache_clear()
     assert records.source_commit() is None
+    records.source_commit.cache_clear()
+
+
+def test_the_commit_of_a_foreign_git_is_not_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "theirs.txt").write_text("")
+    git("init")
+    git("add", "theirs.txt")
+    git("commit", "-m", "theirs")
+    (tmp_path / "records.py").write_text("")  # installed into a folder of their project
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    records.source_commit.cache_clear()
+    assert records.source_commit() is None
+    git("add", "records.py")
+    records.source_commit.cache_clear()
+    assert records.source_commit() is not None
     records.source_commit.cache_clear()
 
 

@@ -54,6 +54,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     """
     try:
         state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        if not isinstance(state, dict):
+            raise ValueError("its state is no JSON object")
         if _sha256(path / _TENSORS) != state["sha256"]:
             raise ValueError("its tensors do not fit their hash")
         return load_file(path / _TENSORS), state
@@ -68,9 +70,15 @@ def latest_checkpoint(folder: Path, name: str) -> Path | None:
     return max(folder.glob(f"{name}-[0-9]*"), default=None)
 
 
+def restore_checkpoints(folder: Path, name: str) -> None:
+    """Put back what a process had moved aside when it was killed; call it before any writing."""
+    for old in folder.glob(f".{name}-[0-9]*.old"):
+        _restore(old.with_name(old.name[1:].removesuffix(".old")))
+
+
 def remove_checkpoints(folder: Path, name: str, *, but: Path | None) -> None:
     """Remove the checkpoints of a name, but one; and what killed runs left half written."""
-    for path in [*folder.glob(f"{name}-[0-9]*"), *folder.glob(f".{name}-*.partial")]:
+    for path in [*folder.glob(f"{name}-[0-9]*"), *folder.glob(f".{name}-[0-9]*.*")]:
         if path != but:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -86,6 +94,7 @@ def written_folder(target: Path) -> Iterator[Path]:
     """
     partial = target.with_name(f".{target.name}.partial")
     try:
+        _restore(target)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
@@ -123,6 +132,21 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
+def _aside(target: Path) -> Path:
+    """Return where a folder lies while another takes its place."""
+    return target.with_name(f".{target.name}.old")
+
+
+def _restore(target: Path) -> None:
+    """Put a folder back that a killed process had moved aside; remove it if it was replaced."""
+    old = _aside(target)
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    with suppress(OSError):  # there is none, or another process of the run was faster
+        os.replace(old, target)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -137,9 +161,8 @@ def _flush(folder: Path) -> None:
 
 
 def _replace(partial: Path, target: Path) -> None:
-    """Rename a folder over one that may exist, which no system does at one stroke."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    """Rename a folder over one that may exist; `_restore` mends what a kill in between leaves."""
+    old = _aside(target)
     if target.exists():
         os.replace(target, old)
     os.replace(partial, target)

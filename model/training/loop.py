@@ -42,6 +42,7 @@ from model.training.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
     remove_checkpoints,
+    restore_checkpoints,
     save_checkpoint,
     write_text,
 )
@@ -105,6 +106,26 @@ class TrainingOptions:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: fp32 on a CPU, bf16 on a GPU
 
+    def __post_init__(self) -> None:
+        """Refuse what no run can have."""
+        limits = {  # name: whether its value is possible; no comparison with NaN is true
+            "epochs": 0 < self.epochs < math.inf,
+            "most_steps": self.most_steps is None or self.most_steps >= 1,
+            "minutes": self.minutes is None or self.minutes > 0,
+            "batch_tokens": self.batch_tokens >= 1,
+            "accumulate": self.accumulate >= 1,
+            "learning_rate": 0 < self.learning_rate < math.inf,
+            "warmup": 0 <= self.warmup <= 1,
+            "clip": self.clip >= 0,
+            "weight_decay": self.weight_decay >= 0,
+        }
+        for name, possible in limits.items():
+            if not possible:
+                raise SettingsError(
+                    f"{name} {getattr(self, name)} is out of range: shares go from 0 to 1,"
+                    " clip and weight_decay from 0, all else must be above 0"
+                )
+
 
 @dataclass(slots=True)
 class _State:
@@ -138,7 +159,7 @@ def train(
             folder that holds a run of another task or other options.
         SettingsError: There is no such device.
     """
-    with Processes.joined() as processes:
+    with Processes.joined(pick_device(options.device).type) as processes:
         return _Run(task, options, folder, processes, on_step).carry_out()
 
 
@@ -176,6 +197,7 @@ class _Run:
     def carry_out(self) -> TrainingRecord:
         """Resume, step until an end is reached, keep the best."""
         self._resume()
+        self.processes.wait()  # none may find a checkpoint that the first one writes from here on
         self.processes.share(self.parameters.values())
         if self.state.first is None:
             self._evaluate()
@@ -325,13 +347,20 @@ class _Run:
 
     def _resume(self) -> None:
         """Go on at the folder's last checkpoint, if it is one of this very run."""
+        restore_checkpoints(self.folder, "checkpoint")
         path = latest_checkpoint(self.folder, "checkpoint")
         if path is None:
             self.log.cut_after(-1)
             return
         tensors, kept = load_checkpoint(path)
-        _refuse_another(kept.pop("identity"), self.identity, self.folder)
-        self.state = _State(**{key: kept[key] for key in _State.__slots__})
+        try:
+            _refuse_another(kept.pop("identity"), self.identity, self.folder)
+            self.state = _State(**{key: kept[key] for key in _State.__slots__})
+        except KeyError as error:
+            raise TrainingError(
+                f"the checkpoint {path} is of another version of Tether (it has no {error}):"
+                " delete it, or train in another folder"
+            ) from error
         _load_weights(self.parameters, tensors)
         _load_optimizer(self.optimizer, self.parameters, tensors)
         self.log.cut_after(self.state.step)
@@ -455,7 +484,10 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise SettingsError('device "cuda" is not available here; use --device auto')
-    return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+    try:
+        return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f'there is no device "{name}"; use --device auto') from error
 
 
 def autocast(options: TrainingOptions, device: torch.device) -> AbstractContextManager[Any]:

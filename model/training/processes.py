@@ -22,15 +22,19 @@ class Processes:
 
     @staticmethod
     @contextmanager
-    def joined() -> "Iterator[Processes]":
-        """Join the processes that a launcher started, for the length of a block."""
+    def joined(device: str) -> "Iterator[Processes]":
+        """Join the processes that a launcher started, for the length of a block.
+
+        Args:
+            device: Where the gradients are, "cpu" or "cuda": it decides how they are sent.
+        """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size < 2:
             yield Processes()
             return
         joins = not distributed.is_initialized()
         if joins:
-            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            distributed.init_process_group("nccl" if device == "cuda" else "gloo")
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         try:
             yield Processes(distributed.get_rank(), distributed.get_world_size(), local_rank)
@@ -71,12 +75,18 @@ class Processes:
         """Return the first process's value in every process."""
         if self.size == 1:
             return value
-        device = f"cuda:{self.local_rank}" if distributed.get_backend() == "nccl" else "cpu"
-        shared = torch.tensor([value], dtype=torch.float64, device=device)
+        shared = self._number(value)
         distributed.broadcast(shared, 0)
         return float(shared[0])
 
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:
-            self.agree(0.0)
+            shared = self._number(0.0)
+            distributed.all_reduce(shared)  # needs something of each, as a broadcast does not
+            float(shared[0])  # on a GPU, only reading it waits
+
+    def _number(self, value: float) -> torch.Tensor:
+        """Return a number where the processes can exchange it."""
+        device = f"cuda:{self.local_rank}" if distributed.get_backend() == "nccl" else "cpu"
+        return torch.tensor([value], dtype=torch.float64, device=device)

@@ -1,4 +1,4 @@
-"""The record of a training run, its curve, and an estimate before it starts.
+"""The record of a training run, and its curve.
 
 `record.json` says what was trained, on what data (by hash), with what options, where, how long
 and how well, so that a figure can be traced and a run repeated. Knows nothing of the loop.
@@ -101,8 +101,10 @@ def versions() -> dict[str, str]:
 @cache
 def source_commit() -> str | None:
     """Return the commit of this source tree, with "+" if files differ; None without git."""
-    folder = Path(__file__).resolve().parent
+    file = Path(__file__).resolve()
+    folder = file.parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", file.name)  # else it is somebody else's git
         head = _git(folder, "rev-parse", "HEAD")
         return head + ("+" if _git(folder, "status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
