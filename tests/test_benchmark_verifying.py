@@ -40,9 +40,10 @@ def some_scores(count: int = 600, seed: int = 0) -> Scores:
     chance = np.random.default_rng(seed)
     labels = chance.integers(0, 2, count).astype(float)
     honest = (labels - 0.5) * 1.5 + chance.normal(0, 1, count)
-    support = 1 / (1 + np.exp(-(4 * honest + 2)))
+    support = np.asarray(1 / (1 + np.exp(-(4 * honest + 2))), np.float64)
     groups = [f"group {n // 3}" for n in range(count)]
-    return Scores("made", labels, support, (support > 0.5) * 1.0, groups, ["same"] * count)
+    judged = np.where(support > 0.5, 1.0, 0.0)
+    return Scores("made", labels, support, judged, groups, ["same"] * count)
 
 
 def test_a_question_takes_the_best_of_its_passages(tmp_path: Path) -> None:
