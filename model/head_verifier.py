@@ -49,8 +49,10 @@ class Scale:
     threshold: float = 0.5
 
     def probability(self, logit: float) -> float:
-        """Return the probability (0..1)."""
+        """Return the probability (0..1); 0.0 for a logit that is no number."""
         value = logit / self.temperature + self.bias
+        if math.isnan(value):
+            return 0.0
         return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, value))))
 
 
@@ -75,7 +77,7 @@ class HeadReader:
         spans = [SpanRead("", -MOST_MARGIN)] * len(sentences)
         for passage, members, readings in zip(passages, places.values(), found, strict=True):
             for place, reading in zip(members, readings, strict=True):
-                if reading is not None:
+                if reading is not None and not math.isnan(reading.margin):
                     margin = max(-MOST_MARGIN, min(MOST_MARGIN, reading.margin))
                     text = passage.chunk.text[reading.start : reading.end]
                     spans[place] = SpanRead(text, margin)

@@ -112,3 +112,8 @@ def test_without_heads_it_is_the_training_free_verifier(encoder: OnnxEncoder) ->
     assert weighed.readings == []
     assert "reader" not in weighed.features[0]
     assert alone.judge([("Ola Fenn built the Zarnith bridge.", TEXTS[0])])[0].supported
+
+
+def test_a_logit_that_is_no_number_supports_nothing() -> None:
+    assert Scale().probability(float("nan")) == 0.0
+    assert Scale().probability(float("inf")) > 0.99 > 0.01 > Scale().probability(float("-inf"))
