@@ -22,6 +22,7 @@ test: $(READY) lint types
 # The long forms: hours of kills, thousands of hostile files. Not part of `make test`.
 soak: $(READY)
 	$(BIN)/python -m pytest --override-ini addopts=-q --override-ini timeout=0 tests/soak
+	$(BIN)/python -m pytest --override-ini timeout=0 -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)

@@ -366,7 +366,7 @@ def test_removed_rows_leave_a_clustered_snapshot_without_new_clusters(
     manifest = read_manifest(topics.directory)
     assert manifest is not None
     assert (manifest.generation, manifest.rows) == (topics.generation, 3001)
-    assert (manifest.kind, manifest.patched) == ("clustered", 2)
+    assert (manifest.kind, manifest.patched) == (CLUSTERED, 2)
     assert gone not in faiss_numbers(topics.directory / manifest.file)
     query = topics.encoder.encode_queries(["7 7000"])[0]
     assert index.search(query, top_k=5) == DenseIndex(topics).search(query, top_k=5)

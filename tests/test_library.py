@@ -606,7 +606,7 @@ def test_a_reader_answers_while_the_encoder_changes(
         reader.stdin.close()
         reader.wait()
     right = [row for row in answers if "passages" in row]
-    assert len(right) > 1
+    assert right
     assert all("Zarnith" in row["passages"][0]["text"] for row in right)
     # Said, instead of an answer that is wrong.
     assert "another encoder" in answers[-1]["error"]["message"]

@@ -233,6 +233,7 @@ def test_an_adapted_encoder_keeps_its_other_modules_and_no_pickle(
 
 
 @pytest.mark.weights
+@pytest.mark.slow
 def test_the_default_encoder_adapts_to_a_corpus_and_is_an_encoder_again(
     weights_home: Path, tmp_path: Path
 ) -> None:

@@ -336,7 +336,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     while process.poll() is None and not list(run.glob("checkpoint-*[1-9]*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 130, told
     kept = max(run.glob("checkpoint-*"))
     step = int(kept.name.rpartition("-")[2])
@@ -394,7 +394,7 @@ def test_an_encoder_is_adapted_and_reindexes(
     assert result.code == 1 and "two different documents" in result.error
     start = ("train", "pretrain", "--data", paragraphs, "--steps", 2, "--most-tokens", 32)
     lacking = tether(*start, "--objective", "bert", "--base", bert, "--out", "domain")
-    assert lacking.code == 1 and "the tokenizer has no eos_token" in lacking.error
+    assert lacking.code == 1 and "the tokenizer has no mask_token" in lacking.error
     assert "--from-scratch" in tether(*start, "--objective", "t5", "--out", "domain").error
 
 
@@ -513,6 +513,7 @@ def test_the_commands_are_documented() -> None:
 
 
 @pytest.mark.weights
+@pytest.mark.slow
 def test_the_default_generator_is_trained_and_answers(
     capsys: pytest.CaptureFixture[str], home: Path, weights_home: Path, gemma_gguf: Path,
     tmp_path: Path,

