@@ -35,7 +35,10 @@ def run(home: Path, *launcher: str) -> dict[str, torch.Tensor]:
         ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
          "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
          "--main_process_port", "0"],
-        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+        pytest.param(
+            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["accelerate", "torchrun"],
 )  # fmt: skip
