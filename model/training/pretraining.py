@@ -38,7 +38,7 @@ from ingest.errors import SettingsError, TrainingError, WeightsError
 from model.training.batches import micro_batches
 from model.training.checkpoints import written_folder
 from model.training.records import TrainingRecord
-from model.training.tasks import load_base
+from model.training.tasks import chosen_logits, load_base
 from retrieval.weights import local_folder, quiet_loading
 
 Objective = Literal["next", "masked", "spans"]
@@ -454,7 +454,7 @@ class _CorpusTask:
         labels = labels.to(device)
         chosen = labels != _IGNORED
         moved = {name: value.to(device) for name, value in inputs.items()}
-        return _logits_at(self.module, moved, chosen).float(), labels[chosen]
+        return chosen_logits(self.module, moved, chosen).float(), labels[chosen]
 
 
 class NextTokenTask(_CorpusTask):
@@ -582,29 +582,6 @@ class SpanTask(_CorpusTask):
 TASKS: Mapping[Objective, type[_CorpusTask]] = {
     "next": NextTokenTask, "masked": MaskedTokenTask, "spans": SpanTask
 }  # fmt: skip
-
-
-def _logits_at(
-    model: Any,  # noqa: ANN401 - causal, masked or encoder-decoder
-    inputs: Mapping[str, torch.Tensor],
-    chosen: torch.Tensor,
-) -> torch.Tensor:
-    """Return the logits at the N chosen of (B, T) positions, (N, vocabulary), and compute no other.
-
-    A hook before the output layer drops the other positions, so that the model's own forward pass
-    does all the rest.
-    """
-
-    def drop_others(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Any:  # noqa: ANN401
-        hidden, *rest = arguments  # (B, T, width)
-        return (hidden[chosen], *rest) if hidden.shape[:2] == chosen.shape else None
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(drop_others)
-    try:
-        logits: torch.Tensor = model(**inputs).logits
-    finally:
-        hook.remove()
-    return logits if logits.dim() == 2 else logits[chosen]
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor]:

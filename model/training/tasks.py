@@ -123,6 +123,20 @@ def answer_logits(
     Returns:
         Logits of shape (N, vocabulary), as the model itself would give them there.
     """
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    return chosen_logits(model, inputs, chosen)
+
+
+def chosen_logits(
+    model: Any,  # noqa: ANN401 - causal, masked or encoder-decoder
+    inputs: Mapping[str, Any],
+    chosen: torch.Tensor,
+) -> torch.Tensor:
+    """Return the logits at the N chosen of (B, T) positions, (N, vocabulary), and compute no other.
+
+    A hook before the output layer drops the other positions, so that the model's own forward pass
+    does all the rest.
+    """
 
     def drop_others(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:  # noqa: ANN401
         hidden, *rest = inputs  # (B, T, width)
@@ -131,7 +145,7 @@ def answer_logits(
     head = model.get_output_embeddings()
     hook = head.register_forward_pre_hook(drop_others) if head is not None else None
     try:
-        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits: torch.Tensor = model(**inputs).logits
     finally:
         if hook is not None:
             hook.remove()
