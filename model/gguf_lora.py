@@ -40,6 +40,7 @@ _PLAIN = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "lora_bias
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 # Their rows are known to stand as `_as_stored` has them; others may be turned in ways of their own.
 _ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
+CONVERTER_VERSION = 1  # raise it when the same adapter and base would give another file
 _REMEDY = "set generator.backend = transformers, which runs it as it is"
 
 
@@ -54,8 +55,9 @@ def prepare_gguf_lora(adapter: Adapter, base: Path, home: Path) -> Path:
     Raises:
         WeightsError: The adapter is no plain LoRA, does not fit the base, or the disk is full.
     """
-    # Named by the contents of the adapter and by its base: a new training makes a new file.
-    name = f"{adapter.sha256[:16]}-{adapter.base_sha256[:8]}.gguf"
+    # Named by all that it is made of and by: a new training or a new converter makes a new file.
+    made_of = f"{adapter.sha256[:16]}-{adapter.base_sha256[:8]}"
+    name = f"{made_of}-{CONVERTER_VERSION}.gguf"
     target = home / "weights" / "adapters" / name
     if not target.is_file():
         try:

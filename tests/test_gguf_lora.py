@@ -1,5 +1,6 @@
 """A LoRA in llama.cpp says what it says in transformers."""
 
+import hashlib
 import shutil
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from ingest.errors import WeightsError
+from model import gguf_lora
 from model.adapters import label_adapter, read_adapter
 from model.generators import Decoding, LlamaCppGenerator, TransformersGenerator
 from model.gguf_files import metadata_entry, read_header, write_gguf
@@ -135,6 +137,31 @@ class TestConversion:
         assert prepare_gguf_lora(read_adapter(folder), base, home).stat().st_mtime_ns == written
         build_lora(folder, seed=1)
         assert prepare_gguf_lora(read_adapter(folder), base, home) != first
+
+    def test_another_converter_makes_another_file(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, home = build_lora(tmp_path / "lora"), tmp_path / "home"
+        label_adapter(folder, "answer", "tiny", "a" * 64)
+        first = prepare_gguf_lora(read_adapter(folder), base, home)
+        first.write_bytes(b"what an older converter wrote")
+        monkeypatch.setattr(gguf_lora, "CONVERTER_VERSION", gguf_lora.CONVERTER_VERSION + 1)
+        second = prepare_gguf_lora(read_adapter(folder), base, home)
+        assert second != first and read_header(second).scalars["adapter.type"] == "lora"
+
+    def test_a_changed_file_has_a_new_version(self, base: Path, tmp_path: Path) -> None:
+        """If this fails, raise CONVERTER_VERSION, so that nobody is served an old file."""
+        from safetensors.numpy import load_file, save_file
+
+        weights = build_lora(tmp_path / "lora") / "adapter_model.safetensors"
+        even = {
+            name: (np.arange(matrix.size) % 97).astype(np.float32).reshape(matrix.shape)
+            for name, matrix in load_file(weights).items()
+        }
+        save_file(even, weights)
+        write_gguf_lora(tmp_path / "lora", base, tmp_path / "lora.gguf")
+        digest = hashlib.sha256((tmp_path / "lora.gguf").read_bytes()).hexdigest()
+        assert {1: "46aadee97a38abd8"}[gguf_lora.CONVERTER_VERSION] == digest[:16]
 
     @pytest.mark.parametrize(
         "change",
