@@ -79,6 +79,10 @@ class Generator(Protocol):
         """Return the number of this generator's tokens in the text."""
         ...
 
+    def close(self) -> None:
+        """Let go of connections, ports and weights; it answers nothing afterwards."""
+        ...
+
 
 class ScriptedGenerator:
     """Says what it is told to, word by word: the fake for fast tests.
@@ -115,6 +119,9 @@ class ScriptedGenerator:
     def count_tokens(self, text: str) -> int:
         """Count a token for every four bytes, rounded up: close to real tokenizers."""
         return (len(text.encode("utf-8", "replace")) + 3) // 4
+
+    def close(self) -> None:
+        """Do nothing: it holds nothing."""
 
 
 class LlamaCppGenerator:
@@ -157,7 +164,9 @@ class LlamaCppGenerator:
         self._name = name
         self._device = "gpu" if gpu_layers else "cpu"
         key = secrets.token_hex(16)
-        self._server = _start_llama_server(path, key, context_tokens, threads, gpu_layers, lora)
+        self._server: Any = _start_llama_server(
+            path, key, context_tokens, threads, gpu_layers, lora
+        )
         self._use_chat = _use_chat(style, _has_chat_template(path), name)
         self._http = httpx.Client(
             base_url=self._server.listening_address,
@@ -204,6 +213,11 @@ class LlamaCppGenerator:
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens, as llama.cpp cuts the text."""
         return len(self._tokenize(text, add_special=False))
+
+    def close(self) -> None:
+        """Close the connections and end the server, which gives back its port and its memory."""
+        self._http.close()
+        self._server = None  # ended by its destructor, after a stream that still runs
 
     def _tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Return the ids of a text's tokens, with those that a prompt starts with if asked."""
@@ -595,6 +609,10 @@ class TransformersGenerator:
         )
         return len(ids)
 
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._model = None
+
 
 def _pick_device(device: str) -> str:
     """Return "cuda" or "cpu" for "auto"."""
@@ -733,6 +751,10 @@ class OpenAIGenerator:
     def count_tokens(self, text: str) -> int:
         """Estimate: the server's tokenizer is unknown, so count high (a token per three bytes)."""
         return (len(text.encode("utf-8", "replace")) + 2) // 3
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._http.close()
 
 
 def _read_events(lines: Iterator[str], scores: list[float] | None) -> Iterator[str]:

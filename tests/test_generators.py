@@ -1,11 +1,14 @@
 """Generators: every backend continues, stops, fails and counts as the interface says."""
 
+import gc
 import json
 import shutil
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -242,6 +245,14 @@ class TestTransformers:
         assert tiny.count_tokens("\ud83d nets") > 1
         assert text_of(tiny, replace(PROMPT, user="\ud83d nets"))
 
+    def test_a_closed_one_lets_go_of_its_weights(self, models: Path) -> None:
+        generator = TransformersGenerator(str(models / "llama"), name="brief", device="cpu")
+        weights = weakref.ref(generator._model)
+        with closing(generator):
+            assert text_of(generator)
+        gc.collect()
+        assert weights() is None
+
     def test_identity(self, loaded: dict[str, TransformersGenerator]) -> None:
         identity = loaded["t5"].identity
         assert (identity.name, identity.backend, identity.device) == ("t5", "transformers", "cpu")
@@ -350,6 +361,20 @@ class TestAnyGguf:
         with pytest.raises(httpx.ConnectError):
             httpx.get(address + "/health", trust_env=False)
         assert text_of(tiny_gguf["base"])
+
+    def test_a_closed_one_ends_its_server_after_the_stream_that_runs(
+        self, tiny_gguf: dict[str, LlamaCppGenerator], tmp_path: Path
+    ) -> None:
+        path = build_gguf_model(tmp_path / "closed.gguf")
+        with closing(LlamaCppGenerator(path, name="x", threads=1, context_tokens=512)) as brief:
+            address = brief._server.listening_address
+            pieces = brief.stream(PROMPT, SHORT)
+            text = next(pieces)
+            brief.close()
+            assert text + "".join(pieces) == text_of(tiny_gguf["base"])
+        assert brief._http.is_closed
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(address + "/health", trust_env=False)
 
     def test_chat_style_needs_a_template(self, tmp_path: Path) -> None:
         pytest.importorskip("gguf", reason="needs the `weights` extra")
@@ -630,6 +655,12 @@ class TestOpenAI:
             text_of(OpenAIGenerator(server.url, model="m", api_key="secret"))
         assert "no such model" in one_line(error)
         assert "secret" not in str(error.value)
+
+    def test_a_closed_one_keeps_no_connection(self, server: _Server) -> None:
+        server.reply = events(delta("yes"))
+        with closing(OpenAIGenerator(server.url, model="m")) as generator:
+            assert text_of(generator) == "yes"
+        assert generator._http.is_closed
 
     def test_no_server(self) -> None:
         with socket.socket() as closed:
