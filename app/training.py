@@ -538,6 +538,7 @@ def _pretraining_job(wanted: Wanted) -> Job:
     """Return the task of an objective on texts, from scratch or continued."""
     from model.training import pretraining
     from model.training.lora import save_model
+    from model.training.tasks import load_base
 
     chosen = wanted.options
     objective = _OBJECTIVES[chosen["objective"]]
@@ -551,7 +552,7 @@ def _pretraining_job(wanted: Wanted) -> Job:
     else:
         name, place, sha256 = _pretraining_base(wanted)
         base = {"name": name, "sha256": sha256}
-        model, tokenizer = pretraining.load_pretrained(objective, place)
+        model, tokenizer = load_base(place, objective)
         source = Path(place)
     if chosen["freeze_embeddings"]:
         pretraining.freeze_embeddings(model)

@@ -16,16 +16,15 @@ from model.training.pretraining import (
     MaskedTokenTask,
     ModelSize,
     NextTokenTask,
-    Objective,
     PackingOptions,
     SpanTask,
     freeze_embeddings,
-    load_pretrained,
     new_model,
     save_encoder,
     split_documents,
     train_tokenizer,
 )
+from model.training.tasks import Objective, load_base
 
 SIZE = ModelSize(width=48, layers=2, heads=4, positions=128)
 PACKING = PackingOptions(block=48)
@@ -67,7 +66,7 @@ def test_an_objective_learns_from_scratch_what_counting_words_does_not(
     assert record.first["loss"] > baseline
     assert record.best["loss"] < 0.8 * baseline
     save_model(model, tokenizer, tmp_path / "made", record=record)
-    again, _ = load_pretrained(objective, tmp_path / "made")
+    again, _ = load_base(tmp_path / "made", objective)
     continued = TASKS[objective](again.eval(), tokenizer, corpus, PACKING)
     assert continued.evaluate()["loss"] == pytest.approx(record.best["loss"], abs=1e-5)
 
@@ -181,7 +180,7 @@ def test_a_share_of_the_positions_may_be_learnt_but_dev_counts_all(corpus: Corpu
 
 def test_a_wrong_base_or_option_is_refused_with_a_remedy(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="name a folder"):
-        load_pretrained("masked", tmp_path)
+        load_base(tmp_path, "masked")
     with pytest.raises(SettingsError, match="give a block"):
         PackingOptions(hidden=1.5)
     with pytest.raises(SettingsError, match=r"a multiple of 8$"):
@@ -242,7 +241,7 @@ def test_the_default_encoder_adapts_to_a_corpus_and_is_an_encoder_again(
     from retrieval.encoders import load_encoder
 
     source = prepare_e5_small(weights_home)
-    model, tokenizer = load_pretrained("masked", source)
+    model, tokenizer = load_base(source, "masked")
     freeze_embeddings(model)
     own = split_documents(documents(24), seed=2)
     task = MaskedTokenTask(model, tokenizer, own, PackingOptions(block=64))

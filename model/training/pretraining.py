@@ -12,9 +12,9 @@
     record = train(NextTokenTask(model, tokenizer, corpus), TrainingOptions(), Path("runs/own"))
     save_model(model, tokenizer, Path("own-model"), record=record)
 
-`load_pretrained` continues a model instead; a sentence encoder goes on as masked-token model and is
-written back by `save_encoder`. Each is a `Task` of the one loop, so checkpoints, resuming and the
-record are its. Documents are cut into tokens, an end token after each, and packed into blocks;
+`tasks.load_base` continues a model instead; a sentence encoder goes on as masked-token model and
+is written back by `save_encoder`. Each is a `Task` of the one loop, so checkpoints, resuming and
+the record are its. Documents are cut into tokens, an end token after each, and packed into blocks;
 train and dev share no document. Logits are computed only where something is predicted. Figures are
 over the full vocabulary. Knows nothing of collections, questions or the loop.
 """
@@ -28,20 +28,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch.nn.functional import cross_entropy
 
-from ingest.errors import SettingsError, TrainingError, WeightsError
+from ingest.errors import SettingsError, TrainingError
 from model.training.batches import micro_batches
 from model.training.checkpoints import written_folder
 from model.training.records import TrainingRecord
-from model.training.tasks import chosen_logits, load_base
-from retrieval.weights import local_folder, quiet_loading
-
-Objective = Literal["next", "masked", "spans"]
+from model.training.tasks import Objective, chosen_logits
 
 SENTINELS = 100  # marks of removed spans in a tokenizer made here, as in T5
 _DEV_TOKENS = 2048  # of a batch on dev
@@ -199,43 +196,6 @@ def new_model(
         ))  # fmt: skip
 
 
-def load_pretrained(objective: Objective, source: str | Path) -> tuple[Any, Any]:
-    """Return a model to go on with, in float32, and its tokenizer.
-
-    For "masked", a sentence encoder gets a head for masked tokens that is tied to its embeddings.
-
-    Args:
-        objective: What it will learn.
-        source: A transformers or sentence-transformers folder, or a hub id. Safetensors only; no
-            code of it is run.
-
-    Raises:
-        WeightsError: There is no such folder, it holds no such model, or the hub is out of reach.
-    """
-    import transformers as hf
-
-    if objective == "next":
-        return load_base(source)
-    kind: Any = hf.AutoModelForMaskedLM if objective == "masked" else hf.AutoModelForSeq2SeqLM
-    folder = local_folder(str(source))
-    name = str(folder or source)
-    safely: dict[str, Any] = {"local_files_only": folder is not None, "trust_remote_code": False}
-    try:
-        with quiet_loading(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of a head that the folder does not hold
-            tokenizer: Any = hf.AutoTokenizer.from_pretrained(name, **safely)
-            model: Any = kind.from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, **safely
-            )
-    except Exception as error:  # whatever a foreign folder or an absent network makes it raise
-        reason = " ".join(str(error).partition("\n")[0].split())[:200] or type(error).__name__
-        raise WeightsError(
-            f"cannot load {source} for pretraining ({reason}): name a folder with .safetensors"
-            f" weights that fit the objective {objective}, or a hub id that can be reached"
-        ) from error
-    return model, tokenizer
-
-
 def freeze_embeddings(model: torch.nn.Module) -> None:
     """Leave every embedding, and an output head tied to one, out of training.
 
@@ -248,7 +208,7 @@ def freeze_embeddings(model: torch.nn.Module) -> None:
 
 
 def save_encoder(
-    model: Any,  # noqa: ANN401 - what `load_pretrained("masked", source)` returned
+    model: Any,  # noqa: ANN401 - what `load_base(source, "masked")` returned
     source: Path,
     folder: Path,
     *,

@@ -20,7 +20,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
@@ -38,6 +38,13 @@ from model.training.forgetting import (
 )
 from retrieval.weights import local_folder, quiet_loading
 
+Objective = Literal["next", "masked", "spans"]
+
+_MODELS: Mapping[Objective, tuple[str, str]] = {  # transformers' class, and what to call it
+    "next": ("AutoModelForCausalLM", "a causal language model"),
+    "masked": ("AutoModelForMaskedLM", "an encoder or a masked-token model"),
+    "spans": ("AutoModelForSeq2SeqLM", "an encoder-decoder model"),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -76,11 +83,15 @@ class _Padded:
     weights: torch.Tensor  # (N,)
 
 
-def load_base(source: str | Path, *, device: str = "cpu") -> tuple[Any, Any]:
-    """Return a causal language model in float32 and its tokenizer.
+def load_base(
+    source: str | Path, objective: Objective = "next", *, device: str = "cpu"
+) -> tuple[Any, Any]:
+    """Return a model in float32 to go on with, and its tokenizer.
 
     Args:
-        source: A transformers folder, or a hub id. Safetensors only; no code of it is run.
+        source: A transformers folder, or a hub id; for "masked" a sentence encoder as well, which
+            gets a head that is tied to its embeddings. Safetensors only; no code of it is run.
+        objective: What it will learn: the next token, masked tokens, or removed spans.
         device: Where the model is put.
 
     Raises:
@@ -88,20 +99,22 @@ def load_base(source: str | Path, *, device: str = "cpu") -> tuple[Any, Any]:
     """
     import transformers
 
+    kind, called = _MODELS[objective]
     folder = local_folder(str(source))
     name = str(folder or source)
     safely: dict[str, Any] = {"local_files_only": folder is not None, "trust_remote_code": False}
     try:
-        with quiet_loading():
+        with quiet_loading(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of a head that the folder does not hold
             tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, **safely)
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            model: Any = getattr(transformers, kind).from_pretrained(
                 name, dtype=torch.float32, use_safetensors=True, **safely
             )
     except Exception as error:  # whatever a foreign folder or an absent network makes it raise
         reason = " ".join(str(error).partition("\n")[0].split())[:200] or type(error).__name__
         raise WeightsError(
             f"cannot load {source} for training ({reason}): name a folder with .safetensors"
-            " weights of a causal language model, or a hub id that can be reached"
+            f" weights of {called}, or a hub id that can be reached"
         ) from error
     return model.to(device), tokenizer
 
