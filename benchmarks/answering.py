@@ -5,7 +5,8 @@
 
 Every distinct paragraph of a set becomes one document of a real collection (kept under
 TETHER_HOME/benchmarks, so a second run embeds nothing); every question goes through
-`Assistant.ask`. Sets that supply their own passages are asked over those. Retrieval is measured
+`Assistant.ask`. Sets that supply their own passages are asked over those, and some give the gold
+paragraph among distractors; `benchmarks/answering_sets.py` lists them. Retrieval is measured
 on all questions, answering on at most `--limit` per set and language. Rows are appended to the
 JSONL file as they are done, and the report is built from that file alone. A file is resumed only
 by the code, calibration, models and settings that began it: old figures never pass for new ones.
@@ -23,16 +24,19 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import click
 from tqdm import tqdm
 
 from app.assembly import build_assistant, build_encoder, build_generator, resolve_backend
 from app.settings import flatten, load_settings
-from benchmarks.answering_report import Row, render
+from benchmarks.answering_measures import Row
+from benchmarks.answering_records import Record, read_rows
+from benchmarks.answering_report import render
+from benchmarks.answering_sets import DEFAULT, GROUPS, SETS, cases_of
 from eval.cases import Case, sample
-from eval.datasets import SETS, find_data, load
+from eval.datasets import find_data
 from ingest.chunking import ChunkingOptions, split
 from ingest.documents import Document, content_id
 from ingest.errors import SettingsError, TetherError, UsageError
@@ -80,64 +84,14 @@ class Plan:
     retrieval_only: bool = False
 
 
-class Record:
-    """The JSONL file of a measurement: rows are appended and flushed one by one."""
-
-    def __init__(self, path: Path, *, resume: bool = False) -> None:
-        """Open the file; with `resume` keep its rows and drop a last line that was cut off.
-
-        Raises:
-            UsageError: The file holds rows already and `resume` is false, or it is not JSONL.
-        """
-        self.path = path
-        if path.exists() and path.stat().st_size and not resume:
-            raise UsageError(f"{path} holds rows already: add --resume or choose another --out.")
-        self.rows = read_rows(path, repair=True) if path.exists() else []
-        self._done = {self._key(row) for row in self.rows}
-
-    def has(self, row: Row) -> bool:
-        """Return whether a row of that kind, variant, set and id is there."""
-        return self._key(row) in self._done
-
-    def add(self, row: Row) -> None:
-        """Append one row."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.rows.append(dict(row))
-        self._done.add(self._key(row))
-
-    @staticmethod
-    def _key(row: Row) -> tuple[object, ...]:
-        return tuple(row.get(name) for name in ("kind", "variant", "set", "id"))
-
-
-def read_rows(path: Path, *, repair: bool = False) -> list[dict[str, Any]]:
-    """Return the rows of a record; `repair` cuts off a last line without its line end.
-
-    Raises:
-        UsageError: The file is missing, or a whole line of it is not JSON.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: measure first, without --report.") from error
-    whole = content[: content.rfind(b"\n") + 1]
-    if repair and whole != content:
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    try:
-        return [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
-        raise UsageError(f"{path} is not a record ({error}): choose another --out.") from error
-
-
 def measure(plan: Plan, open_bench: Opener, record: Record) -> None:
     """Add the missing rows of a plan to the record, one set and language after the other."""
     for name, cases in plan.cases.items():
         for language in sorted({case.language for case in cases}):
             chosen = [case for case in cases if case.language == language]
             paragraphs = [case.gold_context for case in chosen if case.gold_context is not None]
-            with open_bench(f"{name}-{language}", list(dict.fromkeys(paragraphs))) as bench:
+            home = name.removesuffix("-given")  # the same paragraphs are embedded once
+            with open_bench(f"{home}-{language}", list(dict.fromkeys(paragraphs))) as bench:
                 _measure_set(plan, name, chosen, bench, record)
 
 
@@ -145,11 +99,17 @@ def _measure_set(
     plan: Plan, name: str, cases: Sequence[Case], bench: Bench, record: Record
 ) -> None:
     frame = {"variant": plan.variant, "set": name}
-    searched = [case for case in cases if case.gold_context is not None]
+    searched = [c for c in cases if c.gold_context is not None and not c.distractors]
+    texts = {c.gold_document: c.gold_context for c in cases if c.gold_document and c.gold_context}
     _fill(record, {"kind": "retrieval", **frame}, searched, lambda case: _search(case, bench))
     if not plan.retrieval_only:
         asked, asker = sample(cases, plan.limit, plan.seed), bench.make_asker()
-        _fill(record, {"kind": "answer", **frame}, asked, lambda case: _ask(case, bench, asker))
+        _fill(
+            record,
+            {"kind": "answer", **frame},
+            asked,
+            lambda case: _ask(case, bench, asker, texts),
+        )
 
 
 def _fill(
@@ -168,6 +128,8 @@ def _described(case: Case) -> Row:
         "language": case.language,
         "question": case.question,
         "gold": list(case.answers),
+        "parts": [list(spellings) for spellings in case.parts],
+        "memory": list(case.memory),
         "answerable": case.answerable,
         "gold_document": case.gold_document,
         "cluster": case.cluster,
@@ -183,12 +145,33 @@ def _search(case: Case, bench: Bench) -> Row:
     return {"retrieved": retrieved, "seconds": round(seconds, 4)}
 
 
-def _ask(case: Case, bench: Bench, asker: Asker) -> Row:
+def _ask(case: Case, bench: Bench, asker: Asker, texts: Mapping[str, str]) -> Row:
     start = time.perf_counter()
-    passages = bench.given(case.contexts, case.question) if case.contexts else None
-    answer = asker.ask(case.question, passages=passages)
+    answer = asker.ask(case.question, passages=_passages(case, bench, texts))
     seconds = time.perf_counter() - start
     return {**answer_to_json(answer), "seconds": round(seconds, 4)}
+
+
+def _passages(case: Case, bench: Bench, texts: Mapping[str, str]) -> Sequence[Passage] | None:
+    """Return the passages that the case brings, None if the assistant is to search.
+
+    Among distractors the gold paragraph stands at its rank, or last if it was not found.
+
+    Args:
+        case: The question.
+        bench: Searches, and makes passages of texts.
+        texts: The paragraphs of the set by document id.
+    """
+    gold = case.gold_document
+    if gold is None:
+        return bench.given(case.contexts, case.question)
+    if not case.distractors:
+        return None
+    found = bench.searcher.search(case.question, top_k=RETRIEVED)
+    ranked = list(dict.fromkeys([*(passage.chunk.document_id for passage in found), gold]))
+    others = [document for document in ranked if document != gold][: case.distractors]
+    kept = [document for document in ranked if document == gold or document in others]
+    return bench.given([texts[document] for document in kept], case.question)
 
 
 # A real collection, whatever answers over it.
@@ -347,7 +330,12 @@ def require_same(record: Record, run: Row, identity: Mapping[str, str]) -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the question sets.")
 @click.option("--home", type=click.Path(path_type=Path), help="Instead of TETHER_HOME.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True)
-@click.option("--sets", default=",".join(SETS), show_default=True, help="Comma-separated.")
+@click.option(
+    "--sets",
+    default=",".join(DEFAULT),
+    show_default=True,
+    help=f"Comma-separated: {', '.join(SETS)}; or together: {', '.join(GROUPS)}.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Questions asked per set and language.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample and the intervals.")
 @click.option("--variant", default="default", show_default=True, help="Name of these settings.")
@@ -372,8 +360,7 @@ def main(
     """Measure, then print the report; `--help` shows the module's docstring."""
     try:
         if not report:
-            folder = find_data(data)
-            cases = {name: load(name, folder) for name in sets.split(",")}
+            cases = cases_of(sets.split(","), find_data(data), seed)
             plan = Plan(cases, limit, seed, variant, retrieval_only)
             record = Record(out, resume=resume)
             laboratory, identity = make_laboratory(home, changes)

@@ -17,6 +17,10 @@ class Case:
     `gold_context` is the paragraph that the question was asked about; `contexts` are passages
     supplied with the question, for sets that come with their own retrieval. A case has the one
     or the other. `answers` is empty where the question is unanswerable or its answer unknown.
+
+    With `distractors`, the gold paragraph is given among that many others, as the retriever
+    ranks them. `parts` are answers that are all needed, each with its spellings. `memory` are the
+    answers that the passages gave before they were changed to say otherwise.
     """
 
     id: str
@@ -26,6 +30,9 @@ class Case:
     answerable: bool
     gold_context: str | None = None
     contexts: tuple[str, ...] = ()
+    distractors: int = 0
+    parts: tuple[tuple[str, ...], ...] = ()
+    memory: tuple[str, ...] = ()
 
     @property
     def gold_document(self) -> str | None:

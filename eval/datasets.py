@@ -13,13 +13,16 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from eval.cases import Case
-from ingest.documents import content_id
+from eval.metrics import contains_answer
+from ingest.documents import Chunk, chunk_id, content_id
 from ingest.errors import UsageError
-from model.training.questions import QuestionRow
+from model.training.questions import QuestionRow, _replaced, _Swaps, shortest_answer
+from retrieval.passages import Passage
 
 SETS: Mapping[str, str] = {
     "xquad": "xquad/xquad.dev.jsonl.gz",
@@ -158,6 +161,9 @@ def _question_row(row: Mapping[str, Any]) -> QuestionRow:
 # --- Passages supplied with the question ---------------------------------------------------------
 
 
+RGB_FACTS: tuple[Literal["zh_fact", "en_fact"], ...] = ("zh_fact", "en_fact")
+
+
 def rgb_cases(
     name: Literal["zh_refine", "zh_fact", "en_fact"],
     data: Path,
@@ -176,9 +182,11 @@ def rgb_cases(
         data: The folder of the question sets.
         noise: Share of passages that do not hold the answer (0..1), rounded up in passages; at 1
             nothing answers and the case is unanswerable.
-        passages: Passages a case; a question with fewer good ones gets more noise, as published.
+        passages: Passages a case; a question with fewer good ones gets more noise, as published,
+            and one with fewer noisy ones has fewer passages.
         seed: Of the choice and order of the passages.
-        wrong: In the *_fact parts: the good passages say the false answer, which is then expected.
+        wrong: In the *_fact parts: the good passages say the false answer, which is then expected,
+            and the true one is what a model may remember.
 
     Raises:
         UsageError: The file is missing or damaged.
@@ -194,8 +202,61 @@ def rgb_cases(
             chosen = good[:few] + noisy[: passages - few]
             rng.shuffle(chosen)
             answers = [row["fake_answer"]] if wrong else row["answers"]
-            cases.append(_supplied(row, chosen, _flat(answers) if few else (), is_held=few > 0))
+            case = _supplied(row, chosen, _flat(answers) if few else (), is_held=few > 0)
+            parts = tuple(_flat([part]) for part in answers) if few else ()
+            memory = _flat(row["answers"]) if wrong else ()
+            cases.append(replace(case, parts=parts, memory=memory))
     return cases
+
+
+def counterfactual_cases(name: str, data: Path, *, seed: int = 0) -> list[Case]:
+    """Return cases whose paragraph gives another answer of the same kind in the right one's place.
+
+    At most one a paragraph, so that no paragraph stands beside another version of itself, and none
+    for a paragraph whose answers no other can replace.
+
+    Args:
+        name: A set of `SETS` whose cases have a gold paragraph.
+        data: The folder of the question sets.
+        seed: Of the question of a paragraph and of its new answer.
+
+    Raises:
+        UsageError: The set is unknown, or its file is missing or damaged.
+    """
+    asked = [(case, _as_row(case)) for case in load(name, data) if case.answerable]
+    swaps = _Swaps([row for _, row in asked])
+    paragraphs: dict[str, list[tuple[Case, QuestionRow]]] = {}
+    for case, row in asked:
+        paragraphs.setdefault(row.context, []).append((case, row))
+    changed = []
+    for paragraph, questions in paragraphs.items():
+        rng = random.Random(f"{seed}:{content_id(paragraph)}")
+        rng.shuffle(questions)
+        made = (_changed(case, row, swaps, rng) for case, row in questions)
+        changed += [case for case in made if case is not None][:1]
+    return changed
+
+
+def _as_row(case: Case) -> QuestionRow:
+    language: Literal["zh", "en"] = "zh" if case.language == "zh" else "en"
+    paragraph = case.gold_context or ""
+    return QuestionRow(case.question, case.answers, paragraph, case.cluster, language)
+
+
+def _changed(case: Case, row: QuestionRow, swaps: _Swaps, rng: random.Random) -> Case | None:
+    """Return the case with another answer wherever its own stood, None if none fits."""
+    text, answer = row.context, shortest_answer(row)
+    if answer is None:
+        return None
+    identity = content_id(text)
+    chunk = Chunk(chunk_id(identity, 0, len(text)), identity, 0, len(text), text)
+    other = swaps.other(row, answer, [Passage(1, chunk, "", "", 0.0)], rng)
+    if other is None:
+        return None
+    told = _replaced(text, answer, other)
+    if contains_answer(told, case.answers, case.language):
+        return None  # it still says so in another spelling
+    return replace(case, gold_context=told, answers=(other,), memory=case.answers)
 
 
 def hotpot_cases(data: Path, *, seed: int = 0) -> list[Case]:

@@ -8,6 +8,7 @@ nothing of models, files or averages.
     f1("in the year 1973", ["1973"], "en")  # 0.5
 """
 
+import math
 import re
 import string
 import unicodedata
@@ -99,6 +100,15 @@ def _spaced_words(text: str, language: str) -> str:
     return f" {' '.join(_WORD.findall(text))} "
 
 
+def contains_all(text: str, parts: Sequence[Sequence[str]], language: str) -> bool:
+    """Return whether the text holds some spelling of every part of an answer.
+
+    The rule of RGB's own script (Chen et al. 2024, evalue.py), with the words of
+    `contains_answer` in place of its bare substrings.
+    """
+    return all(contains_answer(text, spellings, language) for spellings in parts)
+
+
 def is_right(prediction: str, answers: Sequence[str], language: str) -> bool:
     """Return whether an answer counts as right: it holds a gold answer, or its F1 is >= 0.5."""
     return (
@@ -130,6 +140,33 @@ def citation_is_correct(
         language: "zh" or "en".
     """
     return document_id == gold_document_id and contains_answer(sentence, answers, language)
+
+
+def is_entailed(
+    statement: str, passage: str, *, is_gold: bool | None, answers: Sequence[str], language: str
+) -> bool:
+    """Return whether a passage counts as entailing a statement, by a rule that needs no model.
+
+    It stands in for the entailment model of ALCE (Gao et al. 2023). A passage entails a statement
+    if it is evidence for the question and says what is stated. Evidence is the gold paragraph;
+    where none is known, a passage that holds a gold answer. It says what is stated if it holds
+    all words of the statement in a row, or a gold answer that the statement holds too. So a
+    paraphrase counts by its answer alone, and what follows only from two passages together does
+    not count.
+
+    Args:
+        statement: One claim of an answer, without its marks.
+        passage: The whole text of a cited passage.
+        is_gold: Whether it is the gold paragraph, None where no gold paragraph is known.
+        answers: Gold answers.
+        language: "zh" or "en".
+    """
+    shared = [answer for answer in answers if contains_answer(passage, [answer], language)]
+    is_evidence = bool(shared) if is_gold is None else is_gold
+    return is_evidence and (
+        contains_answer(passage, [statement], language)
+        or contains_answer(statement, shared, language)
+    )
 
 
 def recall_at_k(retrieved: Sequence[str], gold: str, k: int) -> float:
@@ -208,7 +245,23 @@ def risk_coverage(confidences: ArrayLike, right: ArrayLike) -> list[tuple[float,
     sure, good = _floats(confidences), _floats(right)
     order = np.argsort(-sure, kind="stable")
     wrong = np.cumsum(1 - good[order])  # (n,)
-    ends = [
-        i for i in range(len(order)) if i + 1 == len(order) or sure[order[i]] > sure[order[i + 1]]
+    ends = np.flatnonzero(np.diff(sure[order], append=-np.inf))  # the last of each confidence
+    return [(float(i + 1) / len(order), float(wrong[i]) / float(i + 1)) for i in ends]
+
+
+def threshold_at_risk(confidences: ArrayLike, right: ArrayLike, most: float) -> float:
+    """Return the lowest confidence from which the share of wrong is at most `most`.
+
+    Infinite where no threshold is strict enough.
+
+    Args:
+        confidences: Shape (n,).
+        right: 0 or 1, shape (n,).
+        most: The highest risk allowed (0..1).
+    """
+    levels = np.unique(_floats(confidences))[::-1]  # the thresholds of `risk_coverage`
+    points = risk_coverage(confidences, right)
+    allowed = [
+        float(level) for level, (_, risk) in zip(levels, points, strict=True) if risk <= most
     ]
-    return [((i + 1) / len(order), float(wrong[i]) / (i + 1)) for i in ends]
+    return min(allowed, default=math.inf)

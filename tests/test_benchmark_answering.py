@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import answering_measures as measures
 from benchmarks import answering_report as report
 from benchmarks.answering import (
     Bench,
     Laboratory,
     Plan,
-    Record,
     command_line,
     describe_run,
     hash_code,
     main,
     make_laboratory,
     measure,
-    read_rows,
     require_same,
 )
+from benchmarks.answering_records import Record, read_rows
 from eval.cases import Case
 from ingest.errors import UsageError
 from model.answers import Answer, Citation, Claim
@@ -116,12 +116,12 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
     return read_rows(path)
 
 
-def answers(rows: Sequence[report.Row]) -> dict[str, report.Row]:
+def answers(rows: Sequence[measures.Row]) -> dict[str, measures.Row]:
     return {row["id"]: row for row in rows if row["kind"] == "answer"}
 
 
-def values(label: str, rows: Sequence[report.Row]) -> dict[str, float]:
-    chosen = next(m for m in report.MEASURES if m.label.startswith(label))
+def values(label: str, rows: Sequence[measures.Row]) -> dict[str, float]:
+    chosen = next(m for m in measures.MEASURES if m.label.startswith(label))
     found = {name: chosen.of(row) for name, row in answers(rows).items()}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -184,26 +184,35 @@ def test_quotations_and_drafts_are_measured_apart(rows: list[dict[str, Any]]) ->
     apart = list(answered.values())
     assert values("abstained before", apart)["t1"] == 0.0
     assert values("abstained after", apart) == {"b1": 0, "b2": 0, "t1": 1, "t2": 0, "s1": 0}
-    echoed = [report.echo(row) for row in apart]
+    echoed = [measures.echo(row) for row in apart]
     assert set(values("quotations", echoed).values()) == {1.0}
     assert values("wrong among drafted", echoed) == {}
 
 
+def test_what_the_reader_read_is_no_draft(rows: list[dict[str, Any]]) -> None:
+    read = answers(rows)["b2"]
+    assert values("read by the reader", [read]) == {"b2": 0.0}
+    read["claims"][0]["span"] = True
+    assert values("read by the reader", [read]) == {"b2": 1.0}
+    assert values("wrong among read", [read]) == {"b2": 1.0}
+    assert values("wrong among drafted", [read]) == {}
+
+
 def test_baselines_show_what_a_metric_is_worth(rows: list[dict[str, Any]]) -> None:
     asked = list(answers(rows).values())
-    echoed = [report.echo(row) for row in asked]
+    echoed = [measures.echo(row) for row in asked]
     assert set(values("wrong", echoed).items()) == {("b1", 0), ("b2", 0), ("t1", 0), ("t2", 1)}
     assert max(values("F1", echoed).values()) < 0.3
     assert values("valid citation", echoed)["b1"] == 1.0
-    silent = [report.always_abstain(row) for row in asked]
+    silent = [measures.always_abstain(row) for row in asked]
     assert values("coverage", silent) == {"b1": 0, "b2": 0, "t1": 0, "t2": 0, "s1": 0}
     assert values("abstention", silent) == {"t2": 1.0}
     assert values("wrong", silent) == {}
-    first = {row["id"]: row for row in map(report.first_sentence, asked)}
+    first = {row["id"]: row for row in map(measures.first_sentence, asked)}
     assert first["b1"]["text"] == "The Zarnith bridge spans the Ool."
     assert first["s1"]["claims"][0]["citations"][0]["quote"] == "大桥: 由玛拉建造。"
     assert values("valid citation", list(first.values()))["b1"] == 1.0
-    nothing = report.first_sentence({**asked[0], "passages": []})
+    nothing = measures.first_sentence({**asked[0], "passages": []})
     assert nothing["status"] == "abstained"
 
 
@@ -211,9 +220,9 @@ def test_the_report_needs_the_rows_alone(rows: list[dict[str, Any]]) -> None:
     run = {"kind": "run", "command": "-m x", "seed": 0, "generator": "canned", "started": "now"}
     text = report.render([run, *rows])
     assert "    generator: canned" in text
-    assert "now" not in text
+    assert "started" not in text
     lines = text.splitlines()
-    assert sum(line.startswith("### ") for line in lines) == 3  # retrieval and two sets
+    assert sum(line.startswith("### ") for line in lines) == 4  # retrieval, two sets, together
     wrong = next(line for line in lines if line.startswith("| wrong among answered"))
     assert wrong.split("|")[2].strip().startswith("0.667 [")
     assert wrong.split("|")[2].strip().endswith("n=3")
@@ -322,7 +331,7 @@ def test_a_real_collection_is_filled_once(tmp_path: Path) -> None:
     first = Record(tmp_path / "first.jsonl")
     measure(replace(PLAN, retrieval_only=True), laboratory.open, first)
     assert encoder.passages == 2
-    recall = report.RETRIEVAL_MEASURES[0]
+    recall = measures.RETRIEVAL_MEASURES[0]
     assert [recall.of(row) for row in first.rows] == [1.0, 1.0, 1.0, None]
     second = Record(tmp_path / "second.jsonl")
     measure(replace(PLAN, retrieval_only=True), laboratory.open, second)

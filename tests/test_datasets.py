@@ -12,6 +12,7 @@ from eval.datasets import (
     QUESTION_LICENCES,
     QUESTION_SETS,
     SETS,
+    counterfactual_cases,
     find_data,
     hotpot_cases,
     load,
@@ -175,6 +176,8 @@ def test_rgb_at_a_share_of_noise(tmp_path: Path, noise: float, good: int) -> Non
     assert sum(context.startswith("好") for context in case.contexts) == good
     assert case.answerable == bool(good)
     assert case.answers == (("玛拉", "一", "1") if good else ())
+    assert case.parts == ((("玛拉",), ("一", "1")) if good else ())
+    assert case.memory == ()
     assert rgb_cases("zh_refine", tmp_path, noise=noise) == [case]
 
 
@@ -182,7 +185,39 @@ def test_rgb_with_false_passages_expects_what_they_say(tmp_path: Path) -> None:
     write(tmp_path, "en_fact", [RGB])
     (case,) = rgb_cases("en_fact", tmp_path, noise=0.4, wrong=True)
     assert case.answers == ("假",)
+    assert case.memory == ("玛拉", "一", "1")
     assert sum(context.startswith("错") for context in case.contexts) == 3
+
+
+def bridge(town: str, year: str) -> list[dict[str, Any]]:
+    text = f"{town} bridge was opened in {year}. In {year} no ferry left {town}."
+    row = BRIDGE | {"lang": "en", "context": text}
+    return [
+        row | {"id": f"when-{town}", "question": f"When was {town} opened?", "answers": [year]},
+        row | {"id": f"what-{town}", "question": f"What left {town}?", "answers": ["no ferry"]},
+    ]
+
+
+def test_counterfactual_paragraphs_say_another_answer(tmp_path: Path) -> None:
+    years = {"Brenn": "1901", "Orra": "1908", "Vell": "1915", "Tarn": "1922", "Quill": "1929"}
+    nothing = [row for row in bridge("Kelm", "1936") if row["id"] == "what-Kelm"]
+    rows = [row for town, year in years.items() for row in bridge(town, year)] + nothing
+    write(tmp_path, "xquad", rows)
+    changed = counterfactual_cases("xquad", tmp_path, seed=3)
+    assert [case.id for case in changed] == [f"when-{town}" for town in years]  # one a paragraph
+    for case in changed:
+        town = case.id.removeprefix("when-")
+        (told,) = case.answers
+        assert case.memory == (years[town],)
+        assert told in years.values()
+        assert case.gold_context == bridge(town, told)[0]["context"]  # wherever it stood
+        assert told != years[town]
+    assert counterfactual_cases("xquad", tmp_path, seed=3) == changed
+    told_by_seed = {
+        tuple(case.answers for case in counterfactual_cases("xquad", tmp_path, seed=seed))
+        for seed in range(8)
+    }
+    assert len(told_by_seed) > 1
 
 
 def test_hotpot_passages_are_shuffled_by_seed(tmp_path: Path) -> None:

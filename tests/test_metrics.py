@@ -129,6 +129,38 @@ def test_contains_answer(text: str, answer: str, language: str, expected: bool) 
     assert metrics.contains_answer(text, [answer], language) is expected
 
 
+def test_all_parts_of_an_answer() -> None:
+    parts = [["Ada Fenn"], ["Bo Rook", "B. Rook"]]
+    assert metrics.contains_all("Ada Fenn, B. Rook", parts, "en")
+    assert not metrics.contains_all("B. Rook and Bo Rook", parts, "en")
+
+
+@pytest.mark.parametrize(
+    ("statement", "passage", "is_gold", "expected"),
+    [
+        ("Mara Oan", "Mara Oan built it in 1973.", True, True),
+        ("built it in 1973", "Mara Oan built it in 1973.", True, True),  # its words in a row
+        (
+            "Its builder is Mara Oan.",
+            "Mara Oan built it in 1973.",
+            True,
+            True,
+        ),  # the answer in both
+        ("Its builder is Bo Oan.", "Mara Oan built it in 1973.", True, False),
+        ("Mara Oan", "Mara Oan built it in 1973.", False, False),
+        ("Mara Oan", "Mara Oan built it in 1973.", None, True),
+        ("in 1973", "It was built in 1973.", None, False),  # no gold answer: no evidence
+    ],
+)
+def test_entailment_by_rule(
+    statement: str, passage: str, is_gold: bool | None, expected: bool
+) -> None:
+    found = metrics.is_entailed(
+        statement, passage, is_gold=is_gold, answers=["Mara Oan"], language="en"
+    )
+    assert found is expected
+
+
 def test_right_is_containing_or_half_overlapping() -> None:
     assert metrics.is_right("It was built by Mara Oan in 1973.", ["Mara Oan"], "en")
     assert metrics.is_right("Oan", ["Mara Oan"], "en")
@@ -212,3 +244,14 @@ def test_risk_coverage_by_hand() -> None:
     curve = metrics.risk_coverage([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0])
     assert curve == [(0.25, 0.0), (0.75, pytest.approx(1 / 3)), (1.0, 0.5)]
     assert metrics.risk_coverage([], []) == []
+
+
+def test_the_threshold_at_a_risk_by_hand() -> None:
+    sure, right = [0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0]
+    assert metrics.threshold_at_risk(sure, right, 0.0) == 0.9
+    assert metrics.threshold_at_risk(sure, right, 0.34) == 0.5  # equally sure rows stay together
+    assert metrics.threshold_at_risk(sure, right, 0.5) == 0.1
+    assert metrics.threshold_at_risk(sure, [0, 0, 0, 0], 0.5) == math.inf
+    assert metrics.threshold_at_risk([], [], 0.5) == math.inf
+    # A stricter threshold may be worse: the lowest that is good enough counts.
+    assert metrics.threshold_at_risk([0.9, 0.8, 0.7], [0, 1, 1], 0.34) == 0.7

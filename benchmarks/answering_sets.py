@@ -1,0 +1,84 @@
+"""The question sets of `benchmarks.answering` by name, and how the cases of each are made.
+
+    cases = cases_of(["xquad-given", "rgb"], Path("data"), seed=0)  # by set
+
+A case says itself over which passages it is asked: those that are found, those that it brings, or
+its gold paragraph among distractors (see `eval.cases.Case`). RGB may not be used commercially: it
+is measured with and never trained on. Knows nothing of what answers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from eval import datasets
+from eval.cases import Case
+from ingest.errors import UsageError
+
+Maker = Callable[[Path, int], list[Case]]  # data folder, seed
+
+DISTRACTORS = 4  # beside the gold paragraph: five passages in all, as in RGB
+NOISE = (0.0, 0.4, 0.8, 1.0)  # shares of RGB's passages that do not answer; at 1 none does
+
+
+def _whole(name: str) -> Maker:
+    return lambda data, seed: datasets.load(name, data)
+
+
+def _given(make: Maker) -> Maker:
+    return lambda data, seed: [replace(c, distractors=DISTRACTORS) for c in make(data, seed)]
+
+
+def _rgb(part: Literal["zh_refine", "en_fact"], noise: float) -> Maker:
+    return lambda data, seed: datasets.rgb_cases(part, data, noise=noise, seed=seed)
+
+
+def _false_rgb(data: Path, seed: int) -> list[Case]:
+    return [
+        case
+        for part in datasets.RGB_FACTS
+        for case in datasets.rgb_cases(part, data, noise=0.0, seed=seed, wrong=True)
+    ]
+
+
+def _swapped_xquad(data: Path, seed: int) -> list[Case]:
+    return datasets.counterfactual_cases("xquad", data, seed=seed)
+
+
+SETS: Mapping[str, Maker] = {
+    **{name: _whole(name) for name in datasets.SETS},
+    "xquad-given": _given(_whole("xquad")),
+    **{f"rgb-{noise:g}": _rgb("zh_refine", noise) for noise in NOISE},
+    # RGB's English sets of that kind are not at hand; its 30 facts are, with fewer noisy passages.
+    **{f"rgb-en-{noise:g}": _rgb("en_fact", noise) for noise in NOISE},
+    "counterfactual-rgb": _false_rgb,
+    "counterfactual-xquad": _given(_swapped_xquad),
+}
+DEFAULT = tuple(datasets.SETS)
+MIXED = ("squad", "nomiracl")  # answerable and unanswerable together
+GROUPS: Mapping[str, Sequence[str]] = {
+    "rgb": [f"rgb-{noise:g}" for noise in NOISE],
+    "rgb-en": [f"rgb-en-{noise:g}" for noise in NOISE],
+    "counterfactual": ["counterfactual-rgb", "counterfactual-xquad"],
+    "mixed": MIXED,
+}
+
+
+def cases_of(names: Sequence[str], data: Path, seed: int) -> dict[str, list[Case]]:
+    """Return the cases of sets and groups of sets, by set.
+
+    Args:
+        names: Of `SETS` or `GROUPS`.
+        data: The folder of the question sets.
+        seed: Of what is drawn: RGB's passages, the questions and answers of made cases.
+
+    Raises:
+        UsageError: A name is unknown, or a file is missing or damaged.
+    """
+    chosen = [one for name in names for one in GROUPS.get(name, [name])]
+    for name in chosen:
+        if name not in SETS:
+            known = ", ".join([*SETS, *GROUPS])
+            raise UsageError(f"There is no question set {name!r}; choose from: {known}.")
+    return {name: SETS[name](data, seed) for name in chosen}
