@@ -125,6 +125,15 @@ class Library:
         return self._values[key]
 
 
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What twins are made with, beside the row that they are made of."""
+
+    library: Library
+    options: PairOptions
+    generator: random.Random
+
+
 def build(rows: Sequence[QuestionRow], options: PairOptions, seed: int) -> Iterator[Pair]:
     """Yield pairs without end to the variety of the rows: twin by twin, language by language.
 
@@ -148,16 +157,15 @@ def _twins(
     rows: Sequence[QuestionRow], options: PairOptions, seed: int
 ) -> Iterator[tuple[Pair, Pair]]:
     """Yield twins of one language; each kind goes through the rows in an order of its own."""
-    generator = random.Random(seed)
-    library = Library(rows)
+    means = _Means(Library(rows), options, random.Random(seed))
     kinds = {kind: share for kind, share in options.shares.items() if share > 0}
-    orders = {kind: _passes(rows, generator) for kind in kinds}
+    orders = {kind: _passes(rows, means.generator) for kind in kinds}
     made: dict[str, int] = dict.fromkeys(kinds, 0)
     seen: set[tuple[str, str]] = set()
     while kinds:
         kind = min(kinds, key=lambda k: (made[k] + 1) / kinds[k])
         for row in orders[kind]:
-            twins = _MAKERS[kind](row, library, options, generator, kind)
+            twins = _MAKERS[kind](row, kind, means)
             if twins is None or any((p.claim, p.evidence) in seen for p in twins):
                 continue
             seen |= {(pair.claim, pair.evidence) for pair in twins}
@@ -177,12 +185,15 @@ def _passes(rows: Sequence[QuestionRow], generator: random.Random) -> Iterator[Q
 # --- Claims ---------------------------------------------------------------------------------------
 
 
-def _stated(
-    row: QuestionRow, options: PairOptions, generator: random.Random, own: bool | None = None
-) -> Stated | None:
-    """Return a supported claim on a row's paragraph, with a window of it as evidence."""
+def _stated(row: QuestionRow, means: _Means, own: bool | None = None) -> Stated | None:
+    """Return a supported claim on a row's paragraph, with a window of it as evidence.
+
+    The claim is a sentence of its own, or made of the question and its answer; `own` decides, or
+    chance.
+    """
     if not row.answers:
         return None
+    options, generator = means.options, means.generator
     sentences = sentences_of(row.paragraph)
     answer = row.answers[0]
     holding = [s for s in sentences if _holds(s, answer)]
@@ -315,14 +326,13 @@ def _overlap(left: str, right: str) -> bool:
 
 
 Twins = tuple[Pair, Pair]
-Maker = Callable[[QuestionRow, Library, PairOptions, random.Random, str], Twins | None]
+Maker = Callable[[QuestionRow, str, _Means], Twins | None]
 
 
-def _swap(
-    row: QuestionRow, library: Library, options: PairOptions, generator: random.Random, kind: str
-) -> Twins | None:
+def _swap(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Exchange one value of the claim for another of its type."""
-    stated = _stated(row, options, generator)
+    library, generator = means.library, means.generator
+    stated = _stated(row, means)
     if stated is None:
         return None
     found = [v for v in values(stated.evidence, kind, row.language) if _holds(stated.claim, v)]
@@ -339,7 +349,7 @@ def _swap(
         ]
     if not candidates or value in candidates:
         return None
-    return _mirrored(stated, value, generator.choice(candidates), generator, kind)
+    return _mirrored(stated, value, generator.choice(candidates), kind, means)
 
 
 def _shape(value: str) -> str:
@@ -357,16 +367,14 @@ def _shifted(value: str, generator: random.Random) -> str:
     return value[:place] + generator.choice(others) + value[place + 1 :]
 
 
-def _answer(
-    row: QuestionRow, library: Library, options: PairOptions, generator: random.Random, kind: str
-) -> Twins | None:
+def _answer(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Give the answer to another question on the paragraph, of the same type if there is one."""
-    stated = _stated(row, options, generator, own=False)
+    stated = _stated(row, means, own=False)
     if stated is None:
         return None
     others = [
         other.answers[0]
-        for other in library.questions[row.paragraph]
+        for other in means.library.questions[row.paragraph]
         if other.answers
         and not any(_overlap(other.answers[0], answer) for answer in row.answers)
         and not _holds(row.question, other.answers[0])
@@ -375,7 +383,7 @@ def _answer(
     ]
     if not others:
         return None
-    return _mirrored(stated, stated.answer, generator.choice(others), generator, kind)
+    return _mirrored(stated, stated.answer, means.generator.choice(others), kind, means)
 
 
 def _type(answer: str) -> str:
@@ -387,19 +395,17 @@ def _type(answer: str) -> str:
     return "name" if answer[:1].isupper() else "other"
 
 
-def _mirrored(
-    stated: Stated, value: str, other: str, generator: random.Random, kind: str
-) -> Twins | None:
+def _mirrored(stated: Stated, value: str, other: str, kind: str, means: _Means) -> Twins | None:
     """Return two of the four pairs that exchanging two values in claim and evidence gives."""
     claim = exchange(stated.claim, value, other)
     evidence = exchange(stated.evidence, value, other)
     if claim == stated.claim or evidence == stated.evidence:
         return None
-    return _square(stated, claim, evidence, generator, kind)
+    return _square(stated, claim, evidence, kind, means.generator)
 
 
 def _square(
-    stated: Stated, claim: str, evidence: str, generator: random.Random, kind: str
+    stated: Stated, claim: str, evidence: str, kind: str, generator: random.Random
 ) -> Twins:
     """Return a supported and an unsupported pair that share their claim or their evidence."""
     claims, texts = (stated.claim, claim), (stated.evidence, evidence)
@@ -408,21 +414,21 @@ def _square(
         false = (claims[world], texts[1 - world])
     else:
         false = (claims[1 - world], texts[world])
-    return _pair(stated.row, claims[world], texts[world], 1, kind), _pair(
-        stated.row, *false, 0, kind
+    return _twinned(stated.row, kind, (claims[world], texts[world]), false)
+
+
+def _twinned(row: QuestionRow, kind: str, true: tuple[str, str], false: tuple[str, str]) -> Twins:
+    """Return two (claim, evidence), one supported and one not, as twins."""
+    group = hashlib.sha256(f"{row.language}/{row.article}".encode()).hexdigest()[:16]
+    return (
+        Pair(*true, 1, kind, row.language, group),
+        Pair(*false, 0, kind, row.language, group),
     )
 
 
-def _pair(row: QuestionRow, claim: str, evidence: str, label: int, kind: str) -> Pair:
-    group = hashlib.sha256(f"{row.language}/{row.article}".encode()).hexdigest()[:16]
-    return Pair(claim, evidence, label, kind, row.language, group)
-
-
-def _rewritten(
-    row: QuestionRow, library: Library, options: PairOptions, generator: random.Random, kind: str
-) -> Twins | None:
+def _rewritten(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Negate a sentence, or let its subject and object change places, in claim and text alike."""
-    stated = _stated(row, options, generator, own=True)
+    stated = _stated(row, means, own=True)
     if stated is None:
         return None
     rewrite = negated if kind == "negation" else reversed_relation
@@ -433,9 +439,8 @@ def _rewritten(
     # Both must have changed in the same place, else the two no longer say the same.
     if claim is None or sentence is None or not _same_change(stated, claim, sentence):
         return None
-    return _square(
-        stated, claim, stated.evidence.replace(stated.sentence, sentence), generator, kind
-    )
+    evidence = stated.evidence.replace(stated.sentence, sentence)
+    return _square(stated, claim, evidence, kind, means.generator)
 
 
 def _same_change(stated: Stated, claim: str, sentence: str) -> bool:
@@ -462,26 +467,20 @@ def _change(before: str, after: str) -> tuple[str, str, str]:
 # --- Evidence that does not hold it ---------------------------------------------------------------
 
 
-def _other_passage(
-    row: QuestionRow, library: Library, options: PairOptions, generator: random.Random, kind: str
-) -> Twins | None:
+def _other_passage(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Show the claim beside the passage of its article that speaks most of the same things."""
-    stated = _stated(row, options, generator)
+    stated = _stated(row, means)
     if stated is None:
         return None
-    text = _foreign(stated.claim, row, library, options, generator)
+    text = _foreign(stated.claim, row, means)
     if text is None:
         return None
-    return (
-        _pair(row, stated.claim, stated.evidence, 1, kind),
-        _pair(row, stated.claim, text, 0, kind),
-    )
+    return _twinned(row, kind, (stated.claim, stated.evidence), (stated.claim, text))
 
 
-def _foreign(
-    claim: str, row: QuestionRow, library: Library, options: PairOptions, generator: random.Random
-) -> str | None:
+def _foreign(claim: str, row: QuestionRow, means: _Means) -> str | None:
     """Return a window of another paragraph that shares words with the claim but not its answer."""
+    library, generator = means.library, means.generator
     answers = [ev.normalise(answer) for answer in row.answers]
     wanted = set(ev.content_terms(claim))
     others = [p for p in library.paragraphs[row.article] if p != row.paragraph]
@@ -497,21 +496,16 @@ def _foreign(
     if not ranked:
         return None
     _, paragraph, sentence = max(ranked)
-    return window(paragraph, sentence, options.characters[row.language], generator)
+    return window(paragraph, sentence, means.options.characters[row.language], generator)
 
 
-def _removed(
-    row: QuestionRow, library: Library, options: PairOptions, generator: random.Random, kind: str
-) -> Twins | None:
+def _removed(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Take the sentences that hold the answer out of the evidence, or as many others."""
-    stated = _stated(row, options, generator, own=False)
+    stated = _stated(row, means, own=False)
     if stated is None:
         return None
-    pair = _thinned(stated, generator)
-    return pair and (
-        _pair(row, stated.claim, pair[0], 1, kind),
-        _pair(row, stated.claim, pair[1], 0, kind),
-    )
+    texts = _thinned(stated, means.generator)
+    return texts and _twinned(row, kind, (stated.claim, texts[0]), (stated.claim, texts[1]))
 
 
 def _thinned(stated: Stated, generator: random.Random) -> tuple[str, str] | None:
@@ -532,40 +526,31 @@ def _thinned(stated: Stated, generator: random.Random) -> tuple[str, str] | None
     return kept, joint.join(s for i, s in enumerate(sentences) if i not in telling)
 
 
-def _question(
-    row: QuestionRow, library: Library, options: PairOptions, generator: random.Random, kind: str
-) -> Twins | None:
+def _question(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Ask whether a text answers the question: its own, or one without the answer."""
-    stated = _stated(row, options, generator, own=False)
+    stated = _stated(row, means, own=False)
     if stated is None:
         return None
-    if generator.random() < 0.5:
-        other = _foreign(row.question, row, library, options, generator)
+    if means.generator.random() < 0.5:
+        other = _foreign(row.question, row, means)
         texts = (stated.evidence, other) if other else None
     else:
-        texts = _thinned(stated, generator)
-    return texts and (
-        _pair(row, row.question, texts[0], 1, kind),
-        _pair(row, row.question, texts[1], 0, kind),
-    )
+        texts = _thinned(stated, means.generator)
+    return texts and _twinned(row, kind, (row.question, texts[0]), (row.question, texts[1]))
 
 
-def _unanswerable(
-    row: QuestionRow, library: Library, options: PairOptions, generator: random.Random, kind: str
-) -> Twins | None:
+def _unanswerable(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Set a question that people made unanswerable beside one that the same text answers."""
     if row.answers:
         return None
-    answered = [other for other in library.questions[row.paragraph] if other.answers]
+    answered = [other for other in means.library.questions[row.paragraph] if other.answers]
     if not answered:
         return None
-    stated = _stated(generator.choice(answered), options, generator, own=False)
+    stated = _stated(means.generator.choice(answered), means, own=False)
     if stated is None:
         return None
-    return (
-        _pair(row, stated.row.question, stated.evidence, 1, kind),
-        _pair(row, row.question, stated.evidence, 0, kind),
-    )
+    text = stated.evidence
+    return _twinned(row, kind, (stated.row.question, text), (row.question, text))
 
 
 _MAKERS: Mapping[str, Maker] = {
