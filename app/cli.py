@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from app.feedback import feedback
 from app.flags import Flags, collection_option, json_option, pass_flags, shown
 from app.keeping import LIBRARY
 from app.modelling import MODELLING
-from app.training import TRAINING
+from app.training import train
 
 if TYPE_CHECKING:
     from model.answers import Answer
@@ -78,7 +79,7 @@ def cli(
     context.obj = flags
 
 
-for command in [*LIBRARY, *MODELLING, *TRAINING]:
+for command in [*LIBRARY, *MODELLING, train, feedback]:
     cli.add_command(command)
 
 
