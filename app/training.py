@@ -160,7 +160,8 @@ def _print_counts(task: "Task", train: "Rows", dev: "Rows") -> None:
 
 def _carry_out(wanted: Wanted, job: Job) -> None:
     """Estimate only, or train, save, and say where the result lies and how it did."""
-    from model.training.loop import estimate, train
+    from model.training.estimates import estimate
+    from model.training.loop import train
 
     if wanted.options["dry_run"]:
         guess = estimate(job.task, job.options)

@@ -18,7 +18,8 @@ from model.training.checkpoints import (
     save_checkpoint,
     written_folder,
 )
-from model.training.loop import estimate, train
+from model.training.estimates import estimate
+from model.training.loop import train
 from model.training.lora import LoraOptions
 from model.training.records import curve_svg, thinned
 from tests.tiny_training import OPTIONS, tiny_task

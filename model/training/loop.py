@@ -46,6 +46,7 @@ from model.training.checkpoints import (
     save_checkpoint,
     write_text,
 )
+from model.training.logs import TrainingLog
 from model.training.processes import Processes
 from model.training.records import (
     TrainingRecord,
@@ -178,7 +179,7 @@ class _Run:
         self.processes, self.on_step = processes, on_step
         self.device = pick_device(options.device, processes.local_rank)
         self.sizes = list(task.sizes())
-        _require_examples(self.sizes)
+        require_examples(self.sizes)
         if options.accumulate < processes.size:
             raise SettingsError(
                 f"{processes.size} processes share the micro-batches of a step, and there are"
@@ -192,7 +193,7 @@ class _Run:
         self.state = _State()
         self.started = time.monotonic()
         self.saved_at = self.started
-        self.log = _Log(folder / "log.jsonl", writes=processes.rank == 0)
+        self.log = TrainingLog(folder / "log.jsonl", writes=processes.rank == 0)
 
     def carry_out(self) -> TrainingRecord:
         """Resume, step until an end is reached, keep the best."""
@@ -400,55 +401,6 @@ class _Run:
         return record
 
 
-class _Log:
-    """`log.jsonl`: one line a step or an evaluation."""
-
-    def __init__(self, path: Path, *, writes: bool) -> None:
-        self.path, self.writes = path, writes
-
-    def write(self, line: Mapping[str, float]) -> None:
-        """Append a line.
-
-        Raises:
-            TrainingError: The disk is full or not writable.
-        """
-        if not self.writes:
-            return
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"{self.path} cannot be written ({error.strerror}), checkpoints are kept: free"
-                " space on that disk or make it writable, and run the same command again"
-            ) from error
-
-    def lines(self) -> list[dict[str, float]]:
-        """Return all whole lines; a killed run may leave half a line at the end."""
-        found: list[dict[str, float]] = []
-        if self.path.exists():
-            for text in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    found.append(json.loads(text))
-                except ValueError:
-                    continue
-        return found
-
-    def cut_after(self, step: int) -> None:
-        """Drop the lines of steps that will be made again."""
-        if self.writes:
-            kept = [json.dumps(line) for line in self.lines() if line["step"] <= step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
-
-    def curves(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-        """Return (step, loss) of training and of dev."""
-        lines = self.lines()
-        return tuple(  # type: ignore[return-value]
-            [(line["step"], line[key]) for line in lines if key in line]
-            for key in ("loss", "dev_loss")
-        )
-
-
 def plan(sizes: Sequence[int], options: TrainingOptions) -> list[list[Batch]]:
     """Return the micro-batches of every step that the options allow."""
     steps = planned_steps(
@@ -497,7 +449,12 @@ def autocast(options: TrainingOptions, device: torch.device) -> AbstractContextM
     return nullcontext()
 
 
-def _require_examples(sizes: Sequence[int]) -> None:
+def require_examples(sizes: Sequence[int]) -> None:
+    """Raise unless there is something to learn from.
+
+    Raises:
+        TrainingError: There are fewer than two examples.
+    """
     if len(sizes) < 2:
         raise TrainingError(
             f"training needs at least two usable examples, there are {len(sizes)}:"
@@ -607,80 +564,3 @@ def _bar(total: int, done: int, rank: int) -> "tqdm[Any]":
     """Return a progress bar with the time left, quiet if stderr is not a terminal."""
     quiet = rank != 0 or not sys.stderr.isatty()
     return tqdm(total=total, initial=done, desc="training", unit="step", disable=quiet)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a run will take, before it is started."""
-
-    steps: int
-    tokens: int  # of all steps, without padding
-    padded_tokens: int
-    seconds: float  # of the steps; dev evaluation comes on top
-    bytes: int  # memory at the peak
-    trainable: int  # parameters
-
-
-def estimate(task: Task, options: TrainingOptions) -> Estimate:
-    """Return what `train` would take, from a few micro-batches that change nothing.
-
-    The longest micro-batch, for the peak of memory, and some drawn evenly are run forward and
-    backward; their seconds a padded token are carried over to the rest. On a CPU the peak is this
-    process's own so far.
-
-    Raises:
-        TrainingError: Too few examples, or nothing to train.
-        SettingsError: There is no such device.
-    """
-    device = pick_device(options.device)
-    sizes = list(task.sizes())
-    _require_examples(sizes)
-    steps = plan(sizes, options)
-    task.module.to(device).train()
-    parameters = trainable(task.module)
-    batches = [batch for step in steps for batch in step]
-    sample = sorted(batches, key=lambda batch: -_padded_tokens(batch, sizes))
-    sample = [sample[0], *sample[:: max(1, len(sample) // 3)][:3]]  # the first warms up
-    spent = [_dry_seconds(task, batch, options, device) for batch in sample]
-    task.module.zero_grad(set_to_none=True)
-    padded = sum(_padded_tokens(batch, sizes) for batch in batches)
-    rate = sum(spent[1:]) / sum(_padded_tokens(batch, sizes) for batch in sample[1:])
-    seconds = padded * rate
-    if options.minutes is not None and seconds > 60 * options.minutes:
-        share = 60 * options.minutes / seconds
-        seconds, padded = 60 * options.minutes, round(padded * share)
-        steps = steps[: max(1, round(len(steps) * share))]
-    count = sum(parameter.numel() for parameter in parameters.values())
-    return Estimate(
-        steps=len(steps),
-        tokens=sum(sizes[row] for step in steps for batch in step for row in batch),
-        padded_tokens=padded,
-        seconds=seconds,
-        bytes=_peak_bytes(device) + 8 * count,  # AdamW's two moments come with the first step
-        trainable=count,
-    )
-
-
-def _padded_tokens(batch: Batch, sizes: Sequence[int]) -> int:
-    return len(batch) * max(sizes[row] for row in batch)
-
-
-def _dry_seconds(task: Task, batch: Batch, options: TrainingOptions, device: torch.device) -> float:
-    begun = time.monotonic()
-    with autocast(options, device):
-        loss, _ = task.loss(batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.monotonic() - begun
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
