@@ -130,7 +130,7 @@ def _proves(row: Row, citation: Row) -> bool:
 
 def _citation_correct(row: Row) -> float | None:
     citations = _citations(row)
-    if not (is_answered(row) and _has_gold(row) and citations):
+    if not (is_answered(row) and _has_gold(row) and row["gold_document"] and citations):
         return None
     return sum(_proves(row, citation) for citation in citations) / len(citations)
 

@@ -28,6 +28,7 @@ from eval import metrics
 from eval.statistics import bootstrap, mean
 
 RISKS = (0.15, 0.05)  # shares of wrong answers at which coverage is read off
+RESAMPLES = 400  # of the coverage at a risk, which is no mean and takes longer
 
 Groups = Mapping[tuple[str, str], Mapping[str, Sequence[Row]]]  # by (set, language), by variant
 
@@ -180,7 +181,8 @@ def coverage_at(rows: Sequence[Row], most_wrong: float, seed: int, *, of_all: bo
         level = metrics.threshold_at_risk(sure[answers], right[answers], most_wrong)
         return float(np.mean(sure[among] >= level)) if len(among) else float("nan")
 
-    found = bootstrap(coverage, [row["cluster"] for row in rows], seed=seed)
+    clusters = [row["cluster"] for row in rows]
+    found = bootstrap(coverage, clusters, seed=seed, resamples=RESAMPLES)
     return str(replace(found, count=int(counted.sum())))
 
 

@@ -231,6 +231,8 @@ def test_supplied_passages_with_gold_answers_can_be_wrong() -> None:
     assert value("wrong among answered", row("Bo", gold_document=None)) == 1.0
     assert value("wrong among answered", row("Ada Fenn", gold_document=None)) == 0.0
     assert value("wrong among answered", row("Bo", gold_document=None, gold=[])) is None
+    assert value("citation correct", row("Ada Fenn", [2], gold_document=None)) is None
+    assert value("citation correct", row("Ada Fenn", [2])) is not None
 
 
 @pytest.mark.parametrize(
