@@ -207,7 +207,7 @@ def test_accuracy_wants_short_answers() -> None:
 
 
 def test_accuracy_by_parts_wants_them_all() -> None:
-    facts = {
+    facts: dict[str, Any] = {
         "gold": ["Ada Fenn", "Bo Rook", "B. Rook"],
         "parts": [["Ada Fenn"], ["Bo Rook", "B. Rook"]],
     }
@@ -218,7 +218,7 @@ def test_accuracy_by_parts_wants_them_all() -> None:
 
 
 def test_following_the_passage_is_not_remembering() -> None:
-    facts = {"gold": ["1908"], "memory": ["1901"]}
+    facts: dict[str, Any] = {"gold": ["1908"], "memory": ["1901"]}
     assert value("follows the changed", row("in 1908", **facts)) == 1.0
     assert value("says what it said", row("in 1908", **facts)) == 0.0
     assert value("follows the changed", row("in 1901", **facts)) == 0.0
