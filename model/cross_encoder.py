@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+from unicodedata import east_asian_width
 
 import numpy as np
 from numpy.typing import NDArray
@@ -309,7 +310,7 @@ def _reading(
     text: str,
     part: tuple[int, int] = (0, sys.maxsize),
 ) -> Reading | None:
-    """Return the likeliest span of one window within a part, without the spaces around it."""
+    """Return the likeliest span of one window within a part: whole words, no spaces around it."""
     inside = [
         place
         for place, (start, end) in enumerate(window.spans)
@@ -321,6 +322,10 @@ def _reading(
     first, last, score = best_span(logits[lowest:highest])
     start = max(part[0], window.spans[inside[0] + first][0])
     end = min(part[1], window.spans[inside[0] + last][1])
+    while start > part[0] and _within_word(text, start):
+        start -= 1
+    while end < min(part[1], len(text)) and _within_word(text, end):
+        end += 1
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():
@@ -328,3 +333,13 @@ def _reading(
     if start == end:
         return None  # the token of a space alone
     return Reading(number, start, end, score, float(logits[0].sum()))
+
+
+def _within_word(text: str, at: int) -> bool:
+    """Tell whether a cut at that character would part a word or number, such as 19|31.
+
+    Tokens are parts of words. Chinese is written without spaces, so that any cut may be right.
+    """
+    before, after = text[at - 1 : at], text[at : at + 1]
+    is_wide = any(east_asian_width(char) in "WF" for char in before + after)
+    return before.isalnum() and after.isalnum() and not is_wide

@@ -17,6 +17,8 @@ from model.cross_encoder import (
     HEAD_FILE,
     CrossEncoder,
     Role,
+    Window,
+    _reading,
     best_span,
     comparable,
     load_head,
@@ -380,3 +382,27 @@ def test_ranges_part_what_the_whole_passage_holds(
     assert beyond is None
     assert after is not None and after.start >= whole.end
     assert after.margin <= whole.margin
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "whole"),
+    [
+        ("It opened in 1931.", "193", "1931"),
+        ("Ola Fenn's bridge", "la Fen", "Ola Fenn"),
+        ("桥建成于1931年", "建成", "建成"),
+        ("大桥Alpha号", "lph", "Alpha"),
+    ],
+)
+def test_what_is_read_are_whole_words(text: str, read: str, whole: str) -> None:
+    start = text.index(read)
+    window = Window([0, 1, 2], 1, [(start, start + len(read))], 0)
+    found = _reading(0, window, np.zeros((3, 2), np.float32), text)
+    assert found is not None
+    assert text[found.start : found.end] == whole
+
+
+def test_a_word_is_not_completed_beyond_its_part() -> None:
+    window = Window([0, 1, 2], 1, [(2, 4)], 0)
+    found = _reading(0, window, np.zeros((3, 2), np.float32), "bridges", (1, 5))
+    assert found is not None
+    assert (found.start, found.end) == (1, 5)

@@ -246,3 +246,29 @@ def test_a_head_of_the_default_encoder_is_small(
     loss = task.loss([0, 1])[0]
     loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_a_head_goes_on_from_the_lora_of_another_role(folder: Path, tmp_path: Path) -> None:
+    reader = HeadModel(folder, "read", OPTIONS)
+    learn(ReadTask(reader, read_examples(60, 0)), tmp_path / "run")
+    save_head(reader, tmp_path / "read", base="tiny", base_sha256="hash")
+    judge = HeadModel(folder, "verify", OPTIONS)
+    before = judge.head.weight.detach().clone()
+    judge.start_from(tmp_path / "read")
+    learnt = reader.trained()
+    for name, value in judge.trained().items():
+        if not name.startswith("head."):
+            assert value.equal(learnt[name].half().float()), name
+    assert judge.head.weight.equal(before)
+    described = VerifyTask(judge, verify_examples(10, 0)).describe()
+    assert described["start"] == judge.start and len(judge.start) == 64
+
+
+def test_a_head_of_another_size_is_no_start(folder: Path, tmp_path: Path) -> None:
+    reader = HeadModel(folder, "read", OPTIONS)
+    save_head(reader, tmp_path / "read", base="tiny", base_sha256="hash")
+    for other in (HeadOptions(rank=4, alpha=16), HeadOptions(rank=8, alpha=32)):
+        with pytest.raises(WeightsError, match="same rank and alpha"):
+            HeadModel(folder, "verify", other).start_from(tmp_path / "read")
+    with pytest.raises(WeightsError, match="name a trained head"):
+        HeadModel(folder, "verify", OPTIONS).start_from(tmp_path / "nowhere")

@@ -114,6 +114,7 @@ class HeadModel(nn.Module):
                 " with float32 safetensors"
             )
         self.role, self.options = role, options
+        self.start = ""  # the SHA-256 of the head whose LoRA it goes on from
         self.tokenizer = BertTokenizer(folder / "tokenizer.json")
         tensors = map_tensors(folder / "model.safetensors")
         self._words = tensors.pop("embeddings.word_embeddings.weight")
@@ -150,6 +151,36 @@ class HeadModel(nn.Module):
         ).last_hidden_state
         logits: Tensor = self.head(states)
         return logits.float()
+
+    def start_from(self, folder: Path) -> None:
+        """Take over the LoRA of a trained head, whatever its role: reading helps to verify.
+
+        The last layer, whose outputs differ from role to role, starts anew.
+
+        Raises:
+            WeightsError: The head cannot be read, or its LoRA has another rank or scale.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = folder / HEAD_FILE
+        try:
+            with safe_open(path, "pt") as file:
+                told = file.metadata() or {}
+                known = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"cannot read {path} ({error}): name a trained head") from error
+        ours = {name: p for name, p in self.trained().items() if not name.startswith("head.")}
+        same = float(told.get("alpha", 0)) == self.options.alpha
+        if not same or any(
+            name not in known or known[name].shape != ours[name].shape for name in ours
+        ):
+            raise WeightsError(
+                f"{path} has a LoRA of another size: train with the same rank and alpha"
+            )
+        with torch.no_grad():
+            for name, parameter in ours.items():
+                parameter.copy_(known[name])
+        self.start = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def trained(self) -> dict[str, Tensor]:
         """Return what was trained, by the names of the file."""
@@ -206,6 +237,7 @@ class _HeadTask:
         self._description = {
             "role": model.role,
             **asdict(model.options),
+            **({"start": model.start} if model.start else {}),
             "examples": len(examples),
             "too_long": len(examples) - usable,
             "data_sha256": digest.hexdigest(),
