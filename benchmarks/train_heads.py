@@ -25,6 +25,7 @@ from eval.datasets import find_data, load, read_rows
 from eval.metrics import auroc, exact_match, f1
 from eval.statistics import mean
 from ingest.errors import UsageError
+from model.adapters import label_adapter
 from model.cross_encoder import CrossEncoder, Role, load_head
 from model.evidence import content_terms
 from retrieval.e5 import E5_SMALL, prepare_e5_small
@@ -229,8 +230,10 @@ def train_head(role: Role, arguments: argparse.Namespace) -> None:
         arguments.out,
     )  # fmt: skip
     target = arguments.out / "head"
-    save_head(model, target, base=E5_SMALL.name, base_sha256=hash_folder(folder, home))
+    base = hash_folder(folder, home)
+    save_head(model, target, base=E5_SMALL.name, base_sha256=base)
     record.save(target)
+    label_adapter(target, role, E5_SMALL.name, base)
     print(json.dumps({key: asdict(record)[key] for key in ("steps", "stopped", "first", "best")}))
 
 

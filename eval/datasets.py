@@ -21,7 +21,7 @@ from eval.cases import Case
 from eval.metrics import contains_answer
 from ingest.documents import Chunk, chunk_id, content_id
 from ingest.errors import UsageError
-from model.training.questions import QuestionRow, _replaced, _Swaps, shortest_answer
+from model.training.questions import QuestionRow, Swaps, replaced, shortest_answer
 from retrieval.passages import Passage
 
 SETS: Mapping[str, str] = {
@@ -224,7 +224,7 @@ def counterfactual_cases(name: str, data: Path, *, seed: int = 0) -> list[Case]:
         UsageError: The set is unknown, or its file is missing or damaged.
     """
     asked = [(case, _as_row(case)) for case in load(name, data) if case.answerable]
-    swaps = _Swaps([row for _, row in asked])
+    swaps = Swaps([row for _, row in asked])
     paragraphs: dict[str, list[tuple[Case, QuestionRow]]] = {}
     for case, row in asked:
         paragraphs.setdefault(row.context, []).append((case, row))
@@ -243,7 +243,7 @@ def _as_row(case: Case) -> QuestionRow:
     return QuestionRow(case.question, case.answers, paragraph, case.cluster, language)
 
 
-def _changed(case: Case, row: QuestionRow, swaps: _Swaps, rng: random.Random) -> Case | None:
+def _changed(case: Case, row: QuestionRow, swaps: Swaps, rng: random.Random) -> Case | None:
     """Return the case with another answer wherever its own stood, None if none fits."""
     text, answer = row.context, shortest_answer(row)
     if answer is None:
@@ -253,7 +253,7 @@ def _changed(case: Case, row: QuestionRow, swaps: _Swaps, rng: random.Random) ->
     other = swaps.other(row, answer, [Passage(1, chunk, "", "", 0.0)], rng)
     if other is None:
         return None
-    told = _replaced(text, answer, other)
+    told = replaced(text, answer, other)
     if contains_answer(told, case.answers, case.language):
         return None  # it still says so in another spelling
     return replace(case, gold_context=told, answers=(other,), memory=case.answers)

@@ -154,7 +154,7 @@ def build(
     if not rows:
         raise UsageError("there are no questions to build from; give rows with a paragraph each")
     options = options or BuildOptions()
-    maker = _Maker(search, verifier, count_tokens, options, _Swaps(rows))
+    maker = _Maker(search, verifier, count_tokens, options, Swaps(rows))
     languages = [lang for lang in ("en", "zh") if any(row.language == lang for row in rows)]
     made = [
         _build_language(
@@ -244,7 +244,7 @@ class _Maker:
     verifier: Verifier
     count_tokens: CountTokens
     options: BuildOptions
-    swaps: "_Swaps"
+    swaps: "Swaps"
 
     def make(self, kind: Kind, row: QuestionRow, rng: random.Random) -> Example | None:
         """Return the example, None if the row gives no sound one."""
@@ -292,9 +292,9 @@ class _Maker:
         if other is None:
             return None
         if kind == "counterfactual":
-            changed = _rewritten(gold, _replaced(gold.chunk.text, answer, other))
+            changed = _rewritten(gold, replaced(gold.chunk.text, answer, other))
             return _Draft((changed, *others), said=((other, changed),), absent=(answer,))
-        rival = _rewritten(gold, _replaced(_window(gold.chunk.text, answer, rng), answer, other))
+        rival = _rewritten(gold, replaced(_window(gold.chunk.text, answer, rng), answer, other))
         return _Draft((gold, rival, *others[:-1]), said=(said, (other, rival)))
 
     def _finish(
@@ -400,7 +400,8 @@ def _holds(text: str, answer: str) -> bool:
     return bool(answer.strip()) and _pattern(answer.strip()).search(text) is not None
 
 
-def _replaced(text: str, answer: str, other: str) -> str:
+def replaced(text: str, answer: str, other: str) -> str:
+    """Return the text with an answer replaced by another wherever it stands as whole words."""
     return _pattern(answer).sub(lambda _: other, text)
 
 
@@ -482,10 +483,11 @@ def _distance(one: str, other: str) -> float:
     return abs(first - second)
 
 
-class _Swaps:
+class Swaps:
     """For an answer another one of the same type, from other rows."""
 
     def __init__(self, rows: Sequence[QuestionRow]) -> None:
+        """Sort the shortest answers of the rows by their type."""
         pools: dict[str, dict[str, None]] = defaultdict(dict)
         for row in rows:
             answer = shortest_answer(row)
