@@ -1,5 +1,7 @@
 """Putting the parts together as the settings say; the only place that knows all of them."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from model.adapters import (
     shipped_adapter,
 )
 from model.assistant import Assistant
+from model.cross_encoder import CrossEncoder, load_head
 from model.export import export_two_files
 from model.generators import (
     Generator,
@@ -23,8 +26,15 @@ from model.generators import (
     TransformersGenerator,
 )
 from model.gguf_lora import prepare_gguf_lora
+from model.head_verifier import Heads, HeadVerifier
 from model.prompts import PromptOptions
-from model.verifier import OverlapVerifier
+from model.verifier import (
+    Calibration,
+    OverlapVerifier,
+    Verifier,
+    default_calibration,
+    trained_calibration,
+)
 from model.weights import (
     DEFAULT_GENERATOR,
     base_hash,
@@ -32,10 +42,20 @@ from model.weights import (
     prepare_gemma_folder,
     prepare_gemma_gguf,
 )
-from retrieval.encoders import Encoder, describe_encoder, load_encoder
-from retrieval.search import CollectionSearcher, Searcher
+from retrieval.e5 import prepare_e5_small
+from retrieval.encoders import (
+    DEFAULT_ENCODER,
+    Encoder,
+    OnnxEncoder,
+    describe_encoder,
+    load_encoder,
+)
+from retrieval.onnx import OnnxBert, read_shape
+from retrieval.search import CollectionSearcher, RerankingSearcher, Searcher
 from retrieval.store import Collection, open_collection, require_collection
 from retrieval.weights import WeightsInfo, local_folder
+
+logger = logging.getLogger(__name__)
 
 
 def build_encoder(settings: Settings) -> Encoder:
@@ -137,7 +157,7 @@ def resolve_backend(settings: Settings) -> str:
     return "llama.cpp" if is_default and chosen.device != "cuda" else "transformers"
 
 
-def open_searcher(settings: Settings) -> tuple[Encoder, Collection, CollectionSearcher]:
+def open_searcher(settings: Settings) -> tuple[Encoder, Collection, Searcher]:
     """Return the encoder, the collection in force, and a searcher over it.
 
     Raises:
@@ -147,7 +167,99 @@ def open_searcher(settings: Settings) -> tuple[Encoder, Collection, CollectionSe
     require_collection(settings.home, settings.collection)
     encoder = build_encoder(settings)
     collection = open_collection(settings.home, settings.collection, encoder)
-    return encoder, collection, CollectionSearcher(collection, settings.search)
+    return encoder, collection, build_searcher(settings, encoder, collection)
+
+
+def build_searcher(settings: Settings, encoder: Encoder, collection: Collection) -> Searcher:
+    """Return a searcher over a collection, with the reranker in force if there is one.
+
+    Raises:
+        WeightsError: There is no such reranker, or it was trained on another encoder.
+        SettingsError: The encoder can carry none.
+    """
+    searcher = CollectionSearcher(collection, settings.search)
+    reranker = resolve_reranker(settings)
+    if reranker is None:
+        return searcher
+    bert = _backbone(settings, encoder)
+    head = load_head(reranker.folder, bert, encoder.identity.weights_hash)
+    return RerankingSearcher(searcher, CrossEncoder(bert, head), settings.search)
+
+
+def resolve_reranker(settings: Settings) -> Adapter | None:
+    """Return the reranker in force, None if there is none.
+
+    Raises:
+        WeightsError: There is no such adapter, or it cannot be read.
+    """
+    chosen = settings.search.reranker
+    return None if chosen == "none" else find_adapter(chosen, settings.home, "rerank")
+
+
+def build_verifier(settings: Settings, encoder: Encoder) -> Verifier:
+    """Return the verifier in force: with trained heads if there are any, else training-free.
+
+    Raises:
+        WeightsError: A head cannot be read, or was trained on another encoder.
+        SettingsError: A head is asked for, and the encoder can carry none.
+    """
+    adapters = resolve_heads(settings)
+    if not adapters:
+        return OverlapVerifier(encoder)
+    bert, base = _backbone(settings, encoder), encoder.identity.weights_hash
+    heads = {
+        role: CrossEncoder(bert, load_head(adapter.folder, bert, base))
+        for role, adapter in adapters.items()
+    }
+    return HeadVerifier(encoder, Heads(**heads), _calibration_with(adapters))
+
+
+def resolve_heads(settings: Settings) -> dict[str, Adapter]:
+    """Return the reader ("read") and the judge ("verify") in force, those that there are.
+
+    Raises:
+        WeightsError: There is no such adapter, or it cannot be read.
+    """
+    found = {}
+    for role, chosen in (("read", settings.reader.adapter), ("verify", settings.verifier.adapter)):
+        if chosen not in ("auto", "none"):
+            found[role] = find_adapter(chosen, settings.home, role)
+        elif chosen == "auto" and settings.encoder.model == DEFAULT_ENCODER:
+            shipped = shipped_adapter(role)
+            found |= {role: shipped} if shipped else {}
+    return found
+
+
+def _calibration_with(adapters: Mapping[str, Adapter]) -> Calibration:
+    """Return what was fitted with these heads; where one of those is off, the training-free fit."""
+    trained = trained_calibration()
+    fitted = {r: h for r, h in trained.provenance["adapters"].items() if r in ("read", "verify")}
+    if not set(fitted) <= set(adapters):
+        return default_calibration()
+    for role, sha256 in fitted.items():
+        if adapters[role].sha256 != sha256:
+            logger.warning(
+                "verification was fitted with another %s head than %s; fit it anew with"
+                " benchmarks/calibrate.py",
+                role,
+                adapters[role].name,
+            )
+    return trained
+
+
+def _backbone(settings: Settings, encoder: Encoder) -> OnnxBert:
+    """Return the model that heads run on: the encoder's own, a second one if that is on a GPU."""
+    if isinstance(encoder, OnnxEncoder):
+        return encoder.bert
+    default = settings.encoder.model == DEFAULT_ENCODER
+    folder = prepare_e5_small(settings.home) if default else local_folder(settings.encoder.model)
+    shape = read_shape(folder) if folder else None
+    if folder is None or shape is None:
+        raise SettingsError(
+            f"the encoder {settings.encoder.model} can carry no head; set reader.adapter = none"
+            " and search.reranker = none"
+        )
+    return OnnxBert(folder, shape)
 
 
 def build_assistant(
@@ -160,11 +272,12 @@ def build_assistant(
     """Return the assistant that the settings describe, around a loaded generator if given one."""
     return Assistant(
         generator=generator or build_generator(settings),
-        verifier=OverlapVerifier(encoder),
+        verifier=build_verifier(settings, encoder),
         searcher=searcher,
         prompt=resolve_prompt(settings),
         decoding=settings.decoding,
         top_k=settings.search.top_k,
+        reads_first=settings.reader.answers == "first",
     )
 
 
@@ -221,7 +334,8 @@ def export_generator(settings: Settings, folder: Path, *, replace: bool = False)
 
 def describe_adapters(settings: Settings) -> list[dict[str, Any]]:
     """Return role, name, base, size, hash and place of every adapter, and whether it is in use."""
-    in_force = resolve_adapter(settings)
+    chosen = (resolve_adapter(settings), resolve_reranker(settings))
+    in_force = [*filter(None, chosen), *resolve_heads(settings).values()]
     return [
         {
             "role": adapter.role,
@@ -232,18 +346,17 @@ def describe_adapters(settings: Settings) -> list[dict[str, Any]]:
             "bytes": adapter.bytes,
             "sha256": adapter.sha256,
             "path": str(adapter.folder),
-            "in_force": in_force is not None and adapter.folder == in_force.folder,
+            "in_force": any(adapter.folder == used.folder for used in in_force),
         }
         for adapter in _known_adapters(settings, in_force)
     ]
 
 
-def _known_adapters(settings: Settings, in_force: Adapter | None) -> list[Adapter]:
-    """Return all adapters, also the one in force that lies somewhere else."""
+def _known_adapters(settings: Settings, in_force: Sequence[Adapter]) -> list[Adapter]:
+    """Return all adapters, also those in force that lie somewhere else."""
     known = list_adapters(settings.home)
-    if in_force and all(adapter.folder != in_force.folder for adapter in known):
-        known.append(in_force)
-    return known
+    places = {adapter.folder for adapter in known}
+    return known + [adapter for adapter in in_force if adapter.folder not in places]
 
 
 def _server(settings: Settings) -> str:

@@ -238,10 +238,9 @@ def judge(flags: Flags, claim: str | None, evidence: str | None, batch: TextIO |
         raise click.UsageError("give a claim and its evidence, both with text")
     settings = flags.settings()
     from app import batch as doors
-    from app.assembly import build_encoder
-    from model.verifier import OverlapVerifier
+    from app.assembly import build_encoder, build_verifier
 
-    verifier = OverlapVerifier(build_encoder(settings))
+    verifier = build_verifier(settings, build_encoder(settings))
     if batch is not None:
         _print_rows(doors.run(batch, doors.judging(verifier), group=16))
         return

@@ -253,9 +253,8 @@ def own_rows(settings: Settings, role: str, *, most: int, seed: int) -> tuple[Ro
         UnknownCollection: There is no such collection.
         TrainingError: No question made the round trip.
     """
-    from app.assembly import build_assistant, build_generator, open_searcher
+    from app.assembly import build_assistant, build_generator, build_verifier, open_searcher
     from model.training.questions import split_rows
-    from model.verifier import OverlapVerifier
 
     encoder, collection, searcher = open_searcher(settings)
     with collection:
@@ -268,7 +267,7 @@ def own_rows(settings: Settings, role: str, *, most: int, seed: int) -> tuple[Ro
         found = _round_trips(settings, generator, assistant, _passages(collection, most, seed))
         halves = split_rows(found, DEV_SHARE, seed) if len(found) >= LEAST_FOR_DEV else (found, [])
         train, dev = (
-            _answers(part, searcher.search, OverlapVerifier(encoder), generator, seed)
+            _answers(part, searcher.search, build_verifier(settings, encoder), generator, seed)
             if role == "answer"
             else examples_of(role, part, searcher.search, seed)
             for part in halves

@@ -55,6 +55,21 @@ class GeneratorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """Who reads answers out of sentences: a trained head on the encoder."""
+
+    adapter: str = "auto"  # "auto" (the shipped head), "none", a name, or a folder
+    answers: Literal["first", "last"] = "first"  # before the generator, or where its draft fails
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierSettings:
+    """Who judges claims: what texts visibly share, and a trained head on the encoder."""
+
+    adapter: str = "auto"  # "auto" (the shipped head, if there is one), "none", a name, or a folder
+
+
+@dataclass(frozen=True, slots=True)
 class ChatSettings:
     """Where the chat listens."""
 
@@ -75,6 +90,8 @@ class Settings:
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
     prompt: PromptOptions = field(default_factory=PromptOptions)
     decoding: Decoding = field(default_factory=Decoding)
+    reader: ReaderSettings = field(default_factory=ReaderSettings)
+    verifier: VerifierSettings = field(default_factory=VerifierSettings)
     chat: ChatSettings = field(default_factory=ChatSettings)
     # Names of the settings that someone chose: a trained adapter brings the rest of its own prompt.
     chosen: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
@@ -89,6 +106,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "search.top_k": (1, 100),
     "search.candidates": (1, 10_000),
     "search.dense_weight": (0, 1),
+    "search.rerank_from": (1, 1_000),
     "generator.context_tokens": (512, math.inf),
     "generator.threads": (0, math.inf),
     "prompt.examples": (0, math.inf),

@@ -22,14 +22,20 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
 
 import click
 from tqdm import tqdm
 
-from app.assembly import build_assistant, build_encoder, build_generator, resolve_backend
+from app.assembly import (
+    build_assistant,
+    build_encoder,
+    build_generator,
+    build_verifier,
+    describe_adapters,
+    resolve_backend,
+)
 from app.settings import flatten, load_settings
 from benchmarks.answering_measures import Row
 from benchmarks.answering_records import Record, read_rows
@@ -244,7 +250,10 @@ def make_laboratory(home: Path | None, changes: Sequence[str]) -> tuple[Laborato
         chunking=settings.ingest,
     )
     identity = encoder.identity
-    calibration = files("model").joinpath("calibration.json").read_text("utf-8")
+    calibration = build_verifier(settings, encoder).calibration
+    adapters = {
+        row["role"]: row["sha256"][:12] for row in describe_adapters(settings) if row["in_force"]
+    }
     measured = {
         name: value
         for name, value in flatten(settings).items()
@@ -254,7 +263,8 @@ def make_laboratory(home: Path | None, changes: Sequence[str]) -> tuple[Laborato
         "generator": f"{settings.generator.model} ({resolve_backend(settings)})",
         "encoder": f"{identity.name} ({identity.dimension}, {identity.weights_hash[:12]})",
         "settings": content_id(json.dumps(measured, sort_keys=True))[:12],
-        "calibration": content_id(calibration)[:12],
+        "adapters": ", ".join(f"{role} {sha256}" for role, sha256 in adapters.items()) or "none",
+        "calibration": content_id(json.dumps(asdict(calibration), sort_keys=True))[:12],
         "code": hash_code(ROOT),
     }
 

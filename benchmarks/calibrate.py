@@ -1,11 +1,14 @@
-"""Fit the verifier's three logistic functions and their thresholds; write model/calibration.json.
+"""Fit the verifier's logistic functions and their thresholds; write model/calibration.json.
 
-    python -m benchmarks.calibrate --data ../shared/data --passages 200 --seed 0 --cache DIR
+    python -m benchmarks.calibrate --data ../shared/data --pairs PAIRS --cache DIR
     python -m benchmarks.calibrate ... --read RUN/head --verify RUN/head --out FILE   # with heads
 
-Fits on train files only (for statements, where there are none, on dev files), so that the dev rows
-of `benchmarks/answering.py` stay unseen. Thresholds and figures come from five-fold
-cross-validation over whole paragraphs or claims.
+Questions are none of those that heads learnt from, nor of the dev rows of
+`benchmarks/answering.py`; claims are the dev parts of `eval.verification` and the dev rows of
+`benchmarks/build_verify_data.py` (--pairs), on which no head is trained. Thresholds and figures
+come from five-fold cross-validation over whole paragraphs or groups: the lowest ones with which at
+most --wrong of the answers are wrong, each way of answering being fitted to the questions that the
+one before it leaves.
 Drafts of the generator are kept in --cache, so that a stopped run goes on where it was.
 """
 
@@ -14,10 +17,10 @@ import hashlib
 import json
 import math
 import random
-import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,16 @@ import numpy as np
 
 from app.assembly import build_encoder, build_generator, resolve_adapter, resolve_prompt
 from app.settings import Settings, load_settings
+from benchmarks.train_heads import is_dev
 from eval.cases import Case
 from eval.datasets import find_data, load, read_rows
 from eval.metrics import f1
+from eval.verification import LabelledPair
+from eval.verification import load as load_labelled
 from model import evidence as ev
 from model.adapters import read_adapter
 from model.claims import read
-from model.cross_encoder import CrossEncoder, load_head
+from model.cross_encoder import CrossEncoder, Head, Reading, load_head
 from model.head_verifier import Heads, HeadVerifier
 from model.prompts import build_prompt, pack
 from model.verifier import (
@@ -42,21 +48,22 @@ from model.verifier import (
     QuestionEvidence,
     is_grounded,
     locate,
-    split_evidence,
-    statement_features,
 )
 from retrieval.encoders import Encoder, EncoderIdentity, OnnxEncoder, Vectors
+from retrieval.onnx import OnnxBert
 from retrieval.search import given_passages
 
-TRAIN = {"en": ("squad-train",), "zh": ("drcd-train",)}
-STATEMENTS = (  # licences allow their use; non-commercial and press sets stay out
-    "fm2/fm2.dev.jsonl.gz",
-    "wice/wice.dev.jsonl.gz",
-    "fever_symmetric/fever_symmetric.dev.jsonl.gz",
-    "begin/begin.train.jsonl.gz",
-)
+# Of train files only the articles that `benchmarks.train_heads` keeps aside.
+QUESTIONS = {
+    "en": ("squad/squad.train.jsonl.gz", "nq/nq_oracle.dev.jsonl.gz"),
+    "zh": ("drcd/drcd.dev.jsonl.gz",),
+}
+# Labelled sets whose licences allow their use; the rest of the claims are built from questions.
+STATEMENTS = ("wice", "fm2", "fever_symmetric", "begin", "nomiracl")
 # What grounded drafts share by rule tells nothing about which of them are right.
 RULED = ("says", "terms", "pairs", "_missing", "negation_differs")
+# A span is a passage's own words, so these are the same for all; nothing was generated.
+SAME_FOR_SPANS = (*RULED, "verbatim", "reader_agrees", "confidence")
 RIGHT_F1 = 0.5  # a draft at or above it counts as right
 
 Row = tuple[dict[str, float], int, str]  # features, label, cluster
@@ -103,6 +110,23 @@ class RememberingEncoder:
         return np.stack(rows) if rows else np.empty((0, self.identity.dimension), np.float32)
 
 
+class RememberingReader(CrossEncoder):
+    """A `read` head that never reads the same passage for the same question twice."""
+
+    def __init__(self, bert: OnnxBert, head: Head) -> None:
+        super().__init__(bert, head)
+        self._known: dict[Any, list[Reading | None]] = {}
+
+    def read_ranges(
+        self, pairs: Sequence[tuple[str, str]], ranges: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[list[Reading | None]]:
+        keys = [(pair, tuple(parts)) for pair, parts in zip(pairs, ranges, strict=True)]
+        new = [place for place, key in enumerate(keys) if key not in self._known]
+        found = super().read_ranges([pairs[i] for i in new], [ranges[i] for i in new])
+        self._known |= {keys[i]: one for i, one in zip(new, found, strict=True)}
+        return [self._known[key] for key in keys]
+
+
 @dataclass(frozen=True)
 class Asked:
     """A question with the passages that retrieval would bring: with the gold one or without."""
@@ -112,38 +136,47 @@ class Asked:
     answerable: bool
 
 
-def choose_cases(data: Path, language: str, passages: int, seed: int) -> list[Case]:
-    """Return one case of each of `passages` train paragraphs that no dev set of ours holds."""
-    held_out = {case.gold_context for name in ("xquad", "squad") for case in load(name, data)}
-    by_paragraph: dict[str, list[Case]] = {}
-    for name in TRAIN[language]:
-        for case in load(name, data):
-            if case.gold_context and case.gold_context not in held_out:
-                by_paragraph.setdefault(case.gold_context, []).append(case)
+def choose_cases(data: Path, language: str, count: int, seed: int) -> list[Case]:
+    """Return cases of both files alike, of as many paragraphs as there are, that no head learnt."""
+    measured = {case.gold_context for name in ("xquad", "squad") for case in load(name, data)}
     generator = random.Random(seed)
-    order = sorted(by_paragraph)
-    generator.shuffle(order)
-    return [generator.choice(by_paragraph[paragraph]) for paragraph in order[:passages]]
+    chosen: list[Case] = []
+    for number, file in enumerate(QUESTIONS[language], start=1):
+        by_paragraph: dict[str, list[Case]] = {}
+        for _, row in read_rows(data / file):
+            aside = ".train." not in file or is_dev(row.get("title") or row["context"])
+            if aside and row["answerable"] and row["context"] not in measured:
+                case = Case(
+                    row["id"],
+                    language,
+                    row["question"],
+                    tuple(row["answers"]),
+                    True,
+                    row["context"],
+                )
+                by_paragraph.setdefault(row["context"], []).append(case)
+        turns = [generator.sample(cases, len(cases)) for cases in by_paragraph.values()]
+        generator.shuffle(turns)
+        in_turn = [case for turn in zip_longest(*turns) for case in turn if case]
+        chosen += in_turn[: count * number // len(QUESTIONS[language]) - len(chosen)]
+    generator.shuffle(chosen)
+    return chosen
 
 
 def with_passages(cases: Sequence[Case], encoder: Encoder, seed: int) -> list[Asked]:
     """Return each case with its five nearest paragraphs; a third of them without the gold one."""
-    paragraphs = [case.gold_context or "" for case in cases]
+    paragraphs = list(dict.fromkeys(case.gold_context or "" for case in cases))
     similarity = (
         encoder.encode_queries([c.question for c in cases]) @ encoder.encode_passages(paragraphs).T
     )  # (cases, paragraphs)
     generator = random.Random(seed)
     asked = []
-    for i, case in enumerate(cases):
-        nearest = [int(j) for j in np.argsort(-similarity[i]) if j != i]
+    for case, own in zip(cases, similarity, strict=True):
+        gold = paragraphs.index(case.gold_context or "")
+        others = [int(place) for place in np.argsort(-own) if place != gold]
         without_gold = generator.random() < 1 / 3
-        chosen = (
-            nearest[:5]
-            if without_gold
-            else sorted([i, *nearest[:4]], key=lambda j: -similarity[i, j])
-        )
-        answerable = case.answerable and not without_gold
-        asked.append(Asked(case, tuple(paragraphs[j] for j in chosen), answerable))
+        chosen = others[:5] if without_gold else sorted([gold, *others[:4]], key=lambda j: -own[j])
+        asked.append(Asked(case, tuple(paragraphs[j] for j in chosen), not without_gold))
     return asked
 
 
@@ -171,6 +204,8 @@ def fit(rows: Sequence[Row], names: Sequence[str], balanced: bool = False) -> Lo
 
     x = np.array([[features[name] for name in names] for features, _, _ in rows])
     y = np.array([label for _, label, _ in rows])
+    if len(set(y.tolist())) < 2:  # nothing to tell apart, so nothing is ever supported
+        return Logistic(-30.0, dict.fromkeys(names, 0.0))
     mean, scale = x.mean(axis=0), np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
     strength = min(1.0, len(rows) / 1000)
     model = LogisticRegression(
@@ -192,13 +227,20 @@ def auroc(scores: Iterable[float], labels: Iterable[int]) -> float:
     return float(roc_auc_score(list(labels), list(scores)))
 
 
-def utility_threshold(scored: Sequence[tuple[float, bool]]) -> float:
-    """Return the threshold with the most right minus wrong answers among those above it."""
+def risk_threshold(scored: Sequence[tuple[float, bool]], wrong: float) -> float:
+    """Return the lowest score from which on at most a share of the answers is wrong.
+
+    1.0, which no probability of a logistic function reaches, if there is none.
+    """
     ordered = sorted(scored, reverse=True)
-    gains = np.cumsum([1 if right else -1 for _, right in ordered])
-    if not len(gains) or gains.max() <= 0:
-        return 1.0
-    return round(ordered[int(gains.argmax())][0] - 1e-4, 4)
+    errors = np.cumsum([not right for _, right in ordered])
+    lower = [score for score, _ in ordered][1:] + [-1.0] * bool(ordered)
+    allowed = [
+        score
+        for number, ((score, _), below) in enumerate(zip(ordered, lower, strict=True), start=1)
+        if below < score and errors[number - 1] <= wrong * number
+    ]
+    return allowed[-1] if allowed else 1.0
 
 
 def balanced_threshold(scored: Sequence[tuple[float, int]]) -> float:
@@ -261,50 +303,45 @@ def answer_rows(
     return rows
 
 
-def statement_pairs(data: Path, limit: int, seed: int) -> Iterator[tuple[str, str, int, str, str]]:
-    """Yield (claim, evidence, label, cluster, set) of the labelled English sets."""
-    for name in STATEMENTS:
-        rows = [row for _, row in read_rows(data / name)]
-        random.Random(seed).shuffle(rows)
-        for row in rows[:limit]:
-            yield row["claim"], row["evidence"], int(row["label"]), row["claim"], name.split("/")[0]
-
-
-_WH = re.compile(
-    r"什么时候|什麼時候|何时|何時|哪一?年|哪里|哪裡|哪儿|什么地方|多少|谁|誰|什么|什麼|哪[个位些]"
-)
-
-
-def chinese_pairs(cases: Sequence[Case], seed: int) -> Iterator[tuple[str, str, int, str, str]]:
-    """Yield Chinese claims made from questions: the question word replaced by an answer.
-
-    Supported: the gold answer. Unsupported: the answer to another question on the paragraph.
-    """
-    by_paragraph: dict[str, list[Case]] = {}
-    for case in cases:
-        if case.answerable and case.gold_context:
-            by_paragraph.setdefault(case.gold_context, []).append(case)
-    generator = random.Random(seed)
-    for paragraph, members in by_paragraph.items():
-        for case in members:
-            match = _WH.search(case.question)
-            others = [m.answers[0] for m in members if m.answers[0] not in case.answers]
-            if not match or not others:
-                continue
-            head, tail = case.question[: match.start()], case.question[match.end() :].rstrip("?？ ")
-            for answer, label in ((case.answers[0], 1), (generator.choice(others), 0)):
-                yield f"{head}{answer}{tail}。", paragraph, label, case.question, "cloze"
-
-
-def statement_rows(pairs: Sequence[tuple[str, str, int, str, str]], encoder: Encoder) -> list[Row]:
-    """Return the features of labelled (claim, evidence) pairs."""
-    sentences = [split_evidence(evidence, claim) for claim, evidence, *_ in pairs]
-    claims = encoder.encode_queries([claim for claim, *_ in pairs])
-    encoder.encode_passages([s for group in sentences for s in group])
+def span_rows(
+    asked: Asked, evidence: QuestionEvidence, verifier: HeadVerifier
+) -> list[tuple[Row, bool]]:
+    """Return the features of what was read, and whether it is right."""
     rows = []
-    for (claim, _, label, cluster, _), group, vector in zip(pairs, sentences, claims, strict=True):
-        similarity = float((encoder.encode_passages(group) @ vector).max())
-        rows.append((statement_features(claim, group, similarity), label, cluster))
+    for i, features in verifier.span_features(evidence).items():
+        text = evidence.readings[i].text
+        right = asked.answerable and f1(text, asked.case.answers, asked.case.language) >= RIGHT_F1
+        row = (features, int(right), asked.case.cluster)
+        rows.append((row, is_grounded(features, HELD_SHARE)))
+    return rows
+
+
+def statements(data: Path, pairs: Path, limit: int, seed: int) -> dict[str, list[LabelledPair]]:
+    """Return at most `limit` labelled claims of each set, and as many built ones a language."""
+    groups = {name: load_labelled(name, "dev", data) for name in STATEMENTS}
+    for number, line in enumerate((pairs / "dev.jsonl").read_text("utf-8").splitlines()):
+        row = json.loads(line)
+        if row["source"] not in STATEMENTS:  # those rows are of the half that heads learn from
+            groups.setdefault(row["source"], []).append(
+                LabelledPair(
+                    str(number), row["claim"], (row["evidence"],), row["label"],
+                    row["language"], row["kind"], row["group"],
+                )
+            )  # fmt: skip
+    for group in groups.values():
+        random.Random(seed).shuffle(group)
+    return {name: group[:limit] for name, group in groups.items()}
+
+
+def statement_rows(chosen: Sequence[LabelledPair], verifier: OverlapVerifier) -> list[Row]:
+    """Return the features of each claim against that of its texts which supports it best."""
+    pairs = [(one.claim, text) for one in chosen for text in one.evidence]
+    features = iter(verifier.pair_features(pairs))
+    rows = []
+    for one in chosen:
+        options = [next(features) for _ in one.evidence]
+        best = max(options, key=lambda f: (f.get("verified", 0.0), f["similarity"]))
+        rows.append((best, one.label, one.group))
     return rows
 
 
@@ -327,12 +364,11 @@ def load_heads(encoder: Encoder, read: Path | None, verify: Path | None) -> Head
     """Return the heads in these folders, on this encoder."""
     if not isinstance(encoder, OnnxEncoder):
         return Heads()
-    base = encoder.identity.weights_hash
-    found = [
-        CrossEncoder(encoder.bert, load_head(folder, encoder.bert, base)) if folder else None
-        for folder in (read, verify)
-    ]
-    return Heads(*found)
+    bert, base = encoder.bert, encoder.identity.weights_hash
+    return Heads(
+        RememberingReader(bert, load_head(read, bert, base)) if read else None,
+        CrossEncoder(bert, load_head(verify, bert, base)) if verify else None,
+    )
 
 
 def adapter_hashes(settings: Settings, *heads: Path | None) -> dict[str, str]:
@@ -368,9 +404,11 @@ def main() -> None:
     """Fit everything and write the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--passages", type=int, default=200, help="train paragraphs a language")
+    parser.add_argument("--questions", type=int, default=400, help="questions a language")
+    parser.add_argument("--pairs", type=Path, required=True, help="build_verify_data's folder")
     parser.add_argument("--statements", type=int, default=600, help="labelled pairs a set")
     parser.add_argument("--drafts", type=int, default=200, help="questions to draft a language")
+    parser.add_argument("--wrong", type=float, default=0.15, help="share of answers, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
     parser.add_argument("--read", type=Path, help="folder of a trained read head")
@@ -385,18 +423,19 @@ def main() -> None:
     heads = load_heads(inner, arguments.read, arguments.verify)
     drafter = Drafter(settings, arguments.cache)
 
-    def verifier_with(calibration: Calibration) -> OverlapVerifier:
+    def verifier_with(calibration: Calibration) -> HeadVerifier:
         return HeadVerifier(encoder, heads, calibration)
 
     result: dict[str, Any] = {
         "sentence": {},
         "statement": {},
         "answer": {},
+        "span": {},
         "abstain_below": {},
         "provenance": {
-            "command": f"python -m benchmarks.calibrate --passages {arguments.passages}"
+            "command": f"python -m benchmarks.calibrate --questions {arguments.questions}"
             f" --statements {arguments.statements} --drafts {arguments.drafts}"
-            f" --seed {arguments.seed}",
+            f" --wrong {arguments.wrong} --seed {arguments.seed}",
             "commit": subprocess.run(
                 ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
             ).stdout.strip(),
@@ -404,7 +443,7 @@ def main() -> None:
             "encoder_weights": encoder.identity.weights_hash,
             "generator": drafter.generator.identity.name,
             "adapters": adapter_hashes(settings, arguments.read, arguments.verify),
-            "sets": [*TRAIN["en"], *TRAIN["zh"], *STATEMENTS],
+            "sets": [*QUESTIONS["en"], *QUESTIONS["zh"], *STATEMENTS],
             "figures": {},
         },
     }
@@ -412,7 +451,7 @@ def main() -> None:
     for language in ("en", "zh"):
         fit_language(language, data, verifier_with, encoder, drafter, arguments, result)
         encoder.save()
-    fit_statements(data, encoder, arguments, result)
+    fit_statements(data, verifier_with(without_fit()), arguments, result)
     encoder.save()
     arguments.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
     print(json.dumps(figures, indent=2))
@@ -421,7 +460,7 @@ def main() -> None:
 def fit_language(
     language: str,
     data: Path,
-    verifier_with: Callable[[Calibration], OverlapVerifier],
+    verifier_with: Callable[[Calibration], HeadVerifier],
     encoder: Encoder,
     drafter: Drafter,
     arguments: argparse.Namespace,
@@ -429,7 +468,7 @@ def fit_language(
 ) -> None:
     """Fit the sentence and answer functions of one language."""
     figures: dict[str, Any] = {}
-    cases = choose_cases(data, language, arguments.passages, arguments.seed)
+    cases = choose_cases(data, language, arguments.questions, arguments.seed)
     asked = with_passages(cases, encoder, arguments.seed)
     found = [given_passages(a.texts, a.case.question, encoder) for a in asked]
     unfitted = verifier_with(without_fit())
@@ -439,19 +478,27 @@ def fit_language(
     sentence = fit(rows, names)
     unseen = cross_validated(rows, names)  # thresholds are chosen on folds the fit did not see
     figures[f"sentence_auroc_{language}"] = round(auroc(unseen, [y for _, y, _ in rows]), 4)
-    best = best_sentences(rough, rows, unseen)
-    sentence = with_threshold(sentence, utility_threshold(best))
-    figures[f"quotation_right_{language}"] = round(float(np.mean([right for _, right in best])), 4)
-    figures |= coverage_figures("quotation", language, best, sentence.threshold, len(best))
     calibration = Calibration({language: sentence}, {}, {language: sentence}, {language: 0.0})
     verifier = verifier_with(calibration)
     evidence = [verifier.weigh(a.case.question, p) for a, p in zip(asked, found, strict=True)]
     print(language, "sentences", len(rows), figures, flush=True)
 
+    left = list(range(len(asked)))  # what one way of answering leaves, the next is fitted to
+    if evidence[0].readings:
+        span, best_spans = fit_spans(language, asked, evidence, verifier, arguments.wrong, figures)
+        result["span"][language] = as_json(span)
+        left = [i for i in left if best_spans[i][0] < span.threshold]
+    best = best_sentences(rough, rows, unseen)
+    best = [best[i] for i in left]
+    sentence = with_threshold(sentence, risk_threshold(best, arguments.wrong))
+    figures[f"left_{language}"] = len(left)
+    figures[f"quotation_right_{language}"] = round(float(np.mean([right for _, right in best])), 4)
+    figures |= coverage_figures("quotation", language, best, sentence.threshold, len(best))
+
     drafted = [
-        (pair, e.best()[1])
-        for a, e in list(zip(asked, evidence, strict=True))[: arguments.drafts]
-        for pair in answer_rows(a, e, drafter.draft(e), verifier)
+        (pair, evidence[i].best()[1])
+        for i in left[: arguments.drafts]
+        for pair in answer_rows(asked[i], evidence[i], drafter.draft(evidence[i]), verifier)
     ]
     kept = [(row, top) for (row, grounded), top in drafted if grounded]
     answer_features_used = [name for name in kept[0][0][0] if not name.endswith(RULED)]
@@ -459,7 +506,7 @@ def fit_language(
     answer = fit(answer_rows_kept, answer_features_used)
     scores = cross_validated(answer_rows_kept, answer_features_used)
     scored = [(s, bool(y)) for s, (_, y, _) in zip(scores, answer_rows_kept, strict=True)]
-    answer = with_threshold(answer, utility_threshold(scored))
+    answer = with_threshold(answer, risk_threshold(scored, arguments.wrong))
     tops = sorted(top for (_, y, _), top in kept if y)
     result["sentence"][language] = as_json(sentence)
     result["answer"][language] = as_json(answer)
@@ -474,6 +521,41 @@ def fit_language(
     }
     result["provenance"]["figures"] |= figures
     print(language, "answers", figures, flush=True)
+
+
+def fit_spans(
+    language: str,
+    asked: Sequence[Asked],
+    evidence: Sequence[QuestionEvidence],
+    verifier: HeadVerifier,
+    wrong: float,
+    figures: dict[str, Any],
+) -> tuple[Logistic, list[tuple[float, bool]]]:
+    """Return the function of what was read, and each question's best score and whether it is right.
+
+    Scores are those of functions that were fitted without the question's paragraph.
+    """
+    by_question = [span_rows(a, e, verifier) for a, e in zip(asked, evidence, strict=True)]
+    rows = [row for found in by_question for row, grounded in found if grounded]
+    names = [name for name in rows[0][0] if not name.endswith(SAME_FOR_SPANS)]
+    waiting = iter(zip(cross_validated(rows, names), rows, strict=True))
+    best = []
+    for found in by_question:
+        own = [next(waiting) for _, grounded in found if grounded]
+        scored = ((score, bool(right)) for score, (_, right, _) in own)
+        best.append(max(scored, default=(0.0, False)))
+    function = with_threshold(fit(rows, names), risk_threshold(best, wrong))
+    figures |= {
+        f"spans_{language}": len(rows),
+        f"span_right_{language}": round(float(np.mean([right for _, right in best])), 4),
+        f"span_auroc_{language}": round(auroc(*zip(*best, strict=True)), 4),
+        **coverage_figures("span", language, best, function.threshold, len(asked)),
+    }
+    for share in (0.05, 0.10, 0.15, 0.20, 0.30):
+        above = coverage_figures("", "", best, risk_threshold(best, share), len(asked))
+        figures[f"span_coverage_at_{share:.2f}_wrong_{language}"] = above["_coverage_"]
+    print(language, "spans", figures, flush=True)
+    return function, best
 
 
 def best_sentences(
@@ -506,34 +588,38 @@ def coverage_figures(
 
 
 def fit_statements(
-    data: Path, encoder: Encoder, arguments: argparse.Namespace, result: dict[str, Any]
+    data: Path, verifier: OverlapVerifier, arguments: argparse.Namespace, result: dict[str, Any]
 ) -> None:
-    """Fit the statement function: on labelled sets for English, on made claims for Chinese."""
+    """Fit the statement function of each language on labelled and built claims."""
     figures = result["provenance"]["figures"]
-    english = list(statement_pairs(data, arguments.statements, arguments.seed))
-    chinese_cases = [c for name in TRAIN["zh"] for c in load(name, data)]
-    random.Random(arguments.seed).shuffle(chinese_cases)
-    chinese = list(chinese_pairs(chinese_cases, arguments.seed))[: 2 * arguments.statements]
-    for language, pairs in (("en", english), ("zh", chinese)):
-        rows = statement_rows(pairs, encoder)
-        names = list(rows[0][0])
-        scores = [
-            score * is_grounded(features)
-            for score, (features, _, _) in zip(
-                cross_validated(rows, names, balanced=True), rows, strict=True
-            )
+    by_set = statements(data, arguments.pairs, arguments.statements, arguments.seed)
+    for language in ("en", "zh"):
+        named = [
+            (n, one) for n, group in by_set.items() for one in group if one.language == language
         ]
-        threshold = balanced_threshold([(s, y) for s, (_, y, _) in zip(scores, rows, strict=True)])
-        for name in dict.fromkeys(p[4] for p in pairs):
-            members = [i for i, p in enumerate(pairs) if p[4] == name]
-            figures[f"statement_balanced_accuracy_{name}"] = round(
-                balanced_accuracy(
-                    [scores[i] for i in members], [rows[i][1] for i in members], threshold
-                ),
-                4,
-            )
+        chosen = [one for _, one in named]
+        rows = statement_rows(chosen, verifier)
+        names = list(rows[0][0])
+        bare = cross_validated(rows, names, balanced=True)
+        ruled = [p * is_grounded(f) for p, (f, _, _) in zip(bare, rows, strict=True)]
+        labels = [label for _, label, _ in rows]
+        threshold = balanced_threshold(list(zip(ruled, labels, strict=True)))
+        free = balanced_threshold(list(zip(bare, labels, strict=True)))
+        for source in dict.fromkeys(name for name, _ in named):
+            members = [i for i, (name, _) in enumerate(named) if name == source]
+            own = [labels[i] for i in members]
+            figures[f"statement_{source}_{language}"] = {
+                "rows": len(members),
+                "balanced_accuracy": rounded([ruled[i] for i in members], own, threshold),
+                "without_rules": rounded([bare[i] for i in members], own, free),
+            }
         function = with_threshold(fit(rows, names, balanced=True), threshold)
         result["statement"][language] = as_json(function)
+
+
+def rounded(scores: Sequence[float], labels: Sequence[int], threshold: float) -> float:
+    """Return the balanced accuracy to four places."""
+    return round(balanced_accuracy(scores, labels, threshold), 4)
 
 
 def balanced_accuracy(scores: Sequence[float], labels: Sequence[int], threshold: float) -> float:

@@ -22,7 +22,7 @@ import hashlib
 import importlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ from eval.datasets import find_data
 from eval.metrics import auroc, balanced_accuracy, brier, expected_calibration_error
 from eval.statistics import Estimate, bootstrap
 from eval.verification import SETS, LabelledPair, load
-from model.verifier import Judgement, OverlapVerifier, default_calibration
+from model.verifier import Judgement
 
 FOLDS = 5
 BATCH = 64  # pairs handed to the verifier at once
@@ -73,13 +73,26 @@ class Scores:
 
 def overlap() -> tuple[str, Judge]:
     """Return the training-free verifier that ships with Tether."""
-    from app.assembly import build_encoder
+    return _made_of({"reader.adapter": "none"})
+
+
+def trained() -> tuple[str, Judge]:
+    """Return the verifier with the heads that ship with Tether."""
+    return _made_of({})
+
+
+def _made_of(changes: Mapping[str, str]) -> tuple[str, Judge]:
+    """Return the verifier of some settings, and what it is made of."""
+    from app.assembly import build_encoder, build_verifier
     from app.settings import load_settings
 
-    encoder = build_encoder(load_settings())
-    calibration = json.dumps(asdict(default_calibration()), sort_keys=True)
+    settings = load_settings(changes)
+    encoder = build_encoder(settings)
+    verifier = build_verifier(settings, encoder)
+    calibration = json.dumps(asdict(verifier.calibration), sort_keys=True)
     fitted = hashlib.sha256(calibration.encode()).hexdigest()[:12]
-    return f"overlap {encoder.identity.weights_hash[:12]} {fitted}", OverlapVerifier(encoder)
+    name = type(verifier).__name__
+    return f"{name} {encoder.identity.weights_hash[:12]} {fitted}", verifier
 
 
 def build_verifier(name: str) -> tuple[str, Judge]:
@@ -322,7 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--cache", type=Path, required=True, help="folder of judgements")
-    parser.add_argument("--verifier", default="benchmarks.verifying:overlap")
+    parser.add_argument("--verifier", default="benchmarks.verifying:trained")
     parser.add_argument("--sets", default=",".join(DEV_SETS))
     parser.add_argument("--limit", type=int, help="rows a set and language")
     parser.add_argument("--seed", type=int, default=0)

@@ -24,7 +24,13 @@ from typing import Any
 from ingest.errors import WeightsError
 from model.prompts import PromptOptions
 
-ROLES = ("answer", "verify", "rerank", "read")
+SETTINGS = {  # by role, the setting that switches it
+    "answer": "generator.adapter",
+    "verify": "verifier.adapter",
+    "rerank": "search.reranker",
+    "read": "reader.adapter",
+}
+ROLES = tuple(SETTINGS)
 LORA = "adapter_model.safetensors"
 LORA_CONFIG = "adapter_config.json"
 HEAD = "head.safetensors"
@@ -83,11 +89,11 @@ def find_adapter(name: str, home: Path, role: str, shipped: Path = SHIPPED) -> A
             if adapter.role != role:
                 raise WeightsError(
                     f'the adapter {name} is for "{adapter.role}", not for "{role}"; set'
-                    " generator.adapter = none, with which tether models lists them all"
+                    f" {SETTINGS[role]} = none, with which tether models lists them all"
                 )
             return adapter
     raise WeightsError(
-        f'there is no adapter "{name}"; set generator.adapter = none, with which tether models'
+        f'there is no adapter "{name}"; set {SETTINGS[role]} = none, with which tether models'
         " lists them all"
     )
 

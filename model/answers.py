@@ -31,7 +31,8 @@ class Claim:
     text: str
     citations: tuple[Citation, ...] = ()
     support: float = 0.0
-    is_quotation: bool = False
+    is_quotation: bool = False  # a whole sentence of a document
+    is_span: bool = False  # a document's own words, read out of a sentence by the trained reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
                 "text": claim.text,
                 "support": round(claim.support, 4),
                 "quotation": claim.is_quotation,
+                "span": claim.is_span,
                 "citations": [
                     {
                         "passage_number": citation.passage_number,

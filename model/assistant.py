@@ -1,7 +1,8 @@
-"""The one route from a question to an `Answer`: search, generate, read claims, judge.
+"""The one route from a question to an `Answer`: search, read, generate, judge.
 
-`Assistant.ask` and its streaming twin share the same four calls. Knows nothing of the screen or
-the shell.
+What a trained reader is sure of answers at once, in a passage's own words; else the generator
+drafts, and what the verifier supports of its claims is the answer; else the likeliest sentence is
+quoted, or nothing is said. Knows nothing of the screen or the shell.
 """
 
 import time
@@ -84,6 +85,7 @@ class Assistant:
         prompt: PromptOptions | None = None,
         decoding: Decoding | None = None,
         top_k: int = 5,
+        reads_first: bool = True,
     ) -> None:
         """Put the parts together.
 
@@ -94,6 +96,8 @@ class Assistant:
             prompt: What goes into the prompt.
             decoding: How the draft is decoded.
             top_k: Passages a question.
+            reads_first: What a trained reader is sure of is the answer, and nothing is generated;
+                else the reader is asked only where the draft holds nothing.
         """
         self._generator = generator
         self._verifier = verifier
@@ -101,6 +105,7 @@ class Assistant:
         self._prompt = prompt or PromptOptions()
         self._decoding = decoding or Decoding()
         self._top_k = top_k
+        self._reads_first = reads_first
         self._calibration = verifier.calibration
 
     def ask(
@@ -145,6 +150,10 @@ class Assistant:
         yield Retrieved(found)
         with timings.stage("evidence"):
             evidence = self._verifier.weigh(question, found)
+            span = self._read(evidence)
+        if span and self._reads_first:
+            yield Finished(_answer(evidence, [span], found, "supported", timings.close()))
+            return
         draft, scores = "", list[float]()
         if evidence.best()[1] >= self._calibration.abstain_below[evidence.language]:
             for piece in self._draft(evidence, timings, scores):
@@ -155,8 +164,8 @@ class Assistant:
             confidence = sum(scores) / len(scores) if scores else None
             claims = [c for one in drafted if (c := self._judge(evidence, one, confidence))]
             status = _status(claims, drafted)
-            if not claims and (quotation := self._quotation(evidence)):
-                claims, status = [quotation], "supported"
+            if not claims and (own_words := span or self._quotation(evidence)):
+                claims, status = [own_words], "supported"
         yield Finished(_answer(evidence, claims, found, status, timings.close()))
 
     def _find(
@@ -217,6 +226,14 @@ class Assistant:
         if not verdict.supported:
             return None
         return Claim(drafted.text, tuple(map(_cite, verdict.sentences)), verdict.support)
+
+    def _read(self, evidence: QuestionEvidence) -> Claim | None:
+        """Return the answer that a trained reader is sure enough of."""
+        found = self._verifier.read_answer(evidence)
+        if found is None or not found.verdict.supported:
+            return None
+        citations = tuple(map(_cite, found.verdict.sentences))
+        return Claim(found.text, citations, found.verdict.support, is_span=True)
 
     def _quotation(self, evidence: QuestionEvidence) -> Claim | None:
         """Return the likeliest sentence as a quotation if it answers well enough."""

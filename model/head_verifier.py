@@ -5,31 +5,36 @@
 `read` finds the likeliest answer in each sentence and says how much likelier it is than none;
 `verify` says whether a sentence supports a claim. Both join the features of `OverlapVerifier` in
 its fitted functions, and the rules of `is_grounded` stay in force, so that a trained part can
-never let through what no evidence holds. A claim on its own (`judge`) is the business of
-`verify` alone, whose temperature and threshold are fitted, too. Knows nothing of training.
+never let through what no evidence holds. Knows nothing of training.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.languages import question_language
+from model import evidence as ev
 from model.cross_encoder import CrossEncoder
 from model.evidence import Sentence
 from model.verifier import (
+    HELD_SHARE,
     MOST_MARGIN,
     Calibration,
     Judgement,
+    Logistic,
     OverlapVerifier,
     QuestionEvidence,
+    SpanAnswer,
     SpanRead,
+    Verdict,
+    is_grounded,
 )
 from retrieval.encoders import Encoder
 from retrieval.passages import Passage
 
 UNKNOWN_CONFIDENCE = -0.5  # mean log-probability of a token where a generator gives none
+SPANS = 4  # of those read, how many are looked at closely
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +43,6 @@ class Heads:
 
     read: CrossEncoder | None = None
     verify: CrossEncoder | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Turns a logit into a calibrated probability: 1 / (1 + exp(-(logit / temperature + bias)))."""
-
-    temperature: float = 1.0
-    bias: float = 0.0
-    threshold: float = 0.5
-
-    def probability(self, logit: float) -> float:
-        """Return the probability (0..1); 0.0 for a logit that is no number."""
-        value = logit / self.temperature + self.bias
-        if math.isnan(value):
-            return 0.0
-        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, value))))
 
 
 class HeadReader:
@@ -92,7 +81,6 @@ class HeadVerifier(OverlapVerifier):
         encoder: Encoder,
         heads: Heads,
         calibration: Calibration,
-        scales: Mapping[str, Scale] | None = None,
     ) -> None:
         """Keep the parts.
 
@@ -100,29 +88,63 @@ class HeadVerifier(OverlapVerifier):
             encoder: Embeds questions and sentences.
             heads: On the same encoder.
             calibration: Functions fitted with these heads.
-            scales: Of the `verify` head, by the language of the claim ("en", "zh").
         """
         super().__init__(encoder, calibration)
         self._heads = heads
         self._reader = HeadReader(heads.read) if heads.read else None
-        self._scales = scales or {}
 
     def weigh(self, question: str, passages: Sequence[Passage]) -> QuestionEvidence:
         """Return the sentences of the passages, each with the probability that it answers."""
         return QuestionEvidence(question, passages, self._encoder, self.calibration, self._reader)
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
-        """Return a judgement for each (claim, evidence) pair, in order."""
-        if self._heads.verify is None or not self._scales:
+        """Return a judgement for each (claim, evidence) pair, in order.
+
+        A head that no function was fitted with speaks for itself, as it was trained: its logit is
+        the log odds.
+        """
+        fitted = (name for one in self.calibration.statement.values() for name in one.weights)
+        if self._heads.verify is None or "verified" in fitted:
             return super().judge(pairs)
-        judgements = []
-        logits = self._heads.verify.score(pairs)
-        for (claim, evidence), logit in zip(pairs, logits, strict=True):
-            scale = self._scales[question_language(claim)]
-            support = scale.probability(float(logit))
-            says = bool(claim.strip() and evidence.strip())  # whatever a head makes of nothing
-            judgements.append(Judgement(support, says and support >= scale.threshold))
+        alone, judgements = Logistic(0.0, {"verified": 1.0}), []
+        for features in self.pair_features(pairs):
+            support = alone.probability(features)
+            supported = support >= alone.threshold and is_grounded(features)
+            judgements.append(Judgement(support, supported))
         return judgements
+
+    def pair_features(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
+        """Return what is known of each (claim, evidence) pair, in order."""
+        rows = super().pair_features(pairs)
+        return self._with_verified(rows, pairs)
+
+    def read_answer(self, evidence: QuestionEvidence) -> SpanAnswer | None:
+        """Return the likeliest answer that was read in the passages, None without a reader."""
+        function = self.calibration.span.get(evidence.language)
+        if function is None:
+            return None
+        answers = []
+        for i, features in self.span_features(evidence).items():
+            support = function.probability(features)
+            supported = support >= function.threshold and is_grounded(features, HELD_SHARE)
+            verdict = Verdict(support, supported, (evidence.sentences[i],))
+            answers.append(SpanAnswer(evidence.readings[i].text, verdict))
+        return max(answers, key=lambda answer: answer.verdict.support, default=None)
+
+    def span_features(self, evidence: QuestionEvidence) -> dict[int, dict[str, float]]:
+        """Return what is known of the likeliest spans that were read, by their sentence."""
+        read = evidence.readings
+        order = sorted((i for i, one in enumerate(read) if one.text), key=lambda i: -read[i].margin)
+        found = {}
+        for i in order[:SPANS]:
+            features = self.claim_features(evidence, read[i].text, [[i]])[0]
+            others = [one for one in read if ev.normalise(one.text) != ev.normalise(read[i].text)]
+            most = max((one.margin for one in others), default=-MOST_MARGIN)
+            found[i] = features | {
+                "reader_lead": read[i].margin - most,  # over all that say something else
+                "repeated": math.log(len(read) - len(others)),
+            }
+        return found
 
     def claim_features(
         self,
@@ -134,15 +156,18 @@ class HeadVerifier(OverlapVerifier):
         """Return what is known of a claim at each place, a place being one or two sentences."""
         known = {"confidence": UNKNOWN_CONFIDENCE if confidence is None else confidence}
         rows = [row | known for row in super().claim_features(evidence, claim, places)]
-        if self._heads.verify is not None and places:
-            statement = f"{evidence.question} {claim}"  # the form it was trained on
-            texts = [" ".join(evidence.sentences[i].text for i in sorted(at)) for at in places]
-            logits = self._heads.verify.score([(statement, text) for text in texts])
-            bounded = np.clip(logits, -MOST_MARGIN, MOST_MARGIN)
-            rows = [
-                row | {"verified": float(logit)} for row, logit in zip(rows, bounded, strict=True)
-            ]
-        return rows
+        statement = f"{evidence.question} {claim}"  # the form it was trained on
+        texts = [" ".join(evidence.sentences[i].text for i in sorted(at)) for at in places]
+        return self._with_verified(rows, [(statement, text) for text in texts])
+
+    def _with_verified(
+        self, rows: list[dict[str, float]], pairs: Sequence[tuple[str, str]]
+    ) -> list[dict[str, float]]:
+        """Return the features of pairs with the `verify` head's logit, if there is one."""
+        if self._heads.verify is None or not pairs:
+            return rows
+        logits = np.clip(self._heads.verify.score(pairs), -MOST_MARGIN, MOST_MARGIN)
+        return [row | {"verified": float(logit)} for row, logit in zip(rows, logits, strict=True)]
 
 
 def _within(passage: Passage, sentence: Sentence) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -61,21 +61,28 @@ class Calibration:
     statement: Mapping[str, Logistic]  # does this evidence support this claim?
     answer: Mapping[str, Logistic]  # is this claim, found in this evidence, the answer?
     abstain_below: Mapping[str, float]  # no sentence this likely: abstain before generating
-    provenance: Mapping[str, object] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    span: Mapping[str, Logistic] = field(default_factory=dict)  # is what was read the answer?
 
 
 @lru_cache(maxsize=1)
 def default_calibration() -> Calibration:
-    """Return the calibration that ships with Tether, fitted for the default encoder."""
+    """Return the training-free calibration that ships with Tether, for the default encoder."""
     return read_calibration(files("model").joinpath("calibration.json").read_text("utf-8"))
+
+
+@lru_cache(maxsize=1)
+def trained_calibration() -> Calibration:
+    """Return the calibration of the shipped heads, on the default encoder."""
+    return read_calibration(files("model").joinpath("calibration_trained.json").read_text("utf-8"))
 
 
 def read_calibration(text: str) -> Calibration:
     """Return the calibration written as JSON."""
     record = json.loads(text)
     functions = {
-        name: {language: Logistic(**values) for language, values in record[name].items()}
-        for name in ("sentence", "statement", "answer")
+        name: {language: Logistic(**values) for language, values in record.get(name, {}).items()}
+        for name in ("sentence", "statement", "answer", "span")
     }
     return Calibration(
         **functions, abstain_below=record["abstain_below"], provenance=record["provenance"]
@@ -97,6 +104,14 @@ class Verdict:
     support: float  # probability that the claim is grounded and answers the question
     supported: bool
     sentences: tuple[ev.Sentence, ...] = ()  # at most two, of one passage
+
+
+@dataclass(frozen=True, slots=True)
+class SpanAnswer:
+    """An answer in a passage's own words, with the verdict on it."""
+
+    text: str
+    verdict: Verdict
 
 
 class Verifier(Protocol):
@@ -127,6 +142,10 @@ class Verifier(Protocol):
             cited: The passages it names.
             confidence: Mean natural log-probability of the draft's tokens, if known.
         """
+        ...
+
+    def read_answer(self, evidence: "QuestionEvidence") -> SpanAnswer | None:
+        """Return the likeliest answer that was read in the passages, None without a reader."""
         ...
 
 
@@ -164,22 +183,28 @@ class OverlapVerifier:
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
         """Return a judgement for each (claim, evidence) pair, in order."""
-        if not pairs:
-            return []
-        sentences = [split_evidence(evidence, claim) for claim, evidence in pairs]
-        claim_vectors = self._encoder.encode_queries([claim for claim, _ in pairs])
-        vectors = self._encoder.encode_passages([s for group in sentences for s in group])
         judgements: list[Judgement] = []
-        start = 0
-        for (claim, _), group, claim_vector in zip(pairs, sentences, claim_vectors, strict=True):
-            rows = vectors[start : start + len(group)]  # (sentences, dimension)
-            start += len(group)
-            features = statement_features(claim, group, float((rows @ claim_vector).max()))
+        rows = self.pair_features(pairs)
+        for (claim, _), features in zip(pairs, rows, strict=True):
             function = self.calibration.statement[question_language(claim)]
             support = function.probability(features)
             supported = support >= function.threshold and is_grounded(features)
             judgements.append(Judgement(support, supported))
         return judgements
+
+    def pair_features(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
+        """Return what is known of each (claim, evidence) pair, in order."""
+        if not pairs:
+            return []
+        sentences = [split_evidence(evidence, claim) for claim, evidence in pairs]
+        claim_vectors = self._encoder.encode_queries([claim for claim, _ in pairs])
+        vectors = self._encoder.encode_passages([s for group in sentences for s in group])
+        rows, start = [], 0
+        for (claim, _), group, claim_vector in zip(pairs, sentences, claim_vectors, strict=True):
+            own = vectors[start : start + len(group)]  # (sentences, dimension)
+            start += len(group)
+            rows.append(statement_features(claim, group, float((own @ claim_vector).max())))
+        return rows
 
     def weigh(self, question: str, passages: Sequence[Passage]) -> "QuestionEvidence":
         """Return the sentences of the passages, each with the probability that it answers."""
@@ -213,6 +238,11 @@ class OverlapVerifier:
             if best is not None:
                 return best
         return max(verdicts.values(), key=_support, default=Verdict(0.0, supported=False))
+
+    def read_answer(self, evidence: "QuestionEvidence") -> SpanAnswer | None:
+        """Return None: it takes a trained reader to find an answer's very words."""
+        del evidence
+        return None
 
     def claim_features(
         self,

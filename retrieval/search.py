@@ -9,9 +9,12 @@ one pure function. Knows nothing of prompts, generation or how the store keeps t
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ingest.documents import Chunk, chunk_id, content_id
 from retrieval.encoders import Encoder, Vectors
@@ -32,6 +35,10 @@ class SearchOptions:
     candidates: int = 50  # hits of each search that enter the fusion
     fusion: Fusion = "scores"  # hybrid: by scores scaled to 0..1, or by reciprocal ranks
     dense_weight: float = 0.6  # fusion by scores: share of the dense score, the rest is lexical
+    reranker: str = (
+        "none"  # trained head that orders the passages anew: "none", a name, or a folder
+    )
+    rerank_from: int = 20  # passages that a reranker chooses from
 
 
 class Search(Protocol):
@@ -48,6 +55,14 @@ class Searcher(Protocol):
 
     def search(self, query: str, *, top_k: int) -> list[Passage]:
         """Return at most `top_k` passages, best first."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores how well passages answer questions: a cross-encoder."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Return one score for each (question, passage), (len(pairs),), the greater the better."""
         ...
 
 
@@ -183,6 +198,32 @@ class CollectionSearcher:
                 relevance=float(cosine),
             )
             for number, (hit, cosine) in enumerate(zip(hits, cosines, strict=True), start=1)
+        ]
+
+
+class RerankingSearcher:
+    """A `Searcher` that orders what another one finds anew, by a reranker."""
+
+    def __init__(self, searcher: Searcher, reranker: Reranker, options: SearchOptions) -> None:
+        """Rerank the first `options.rerank_from` passages that the searcher finds."""
+        self._searcher = searcher
+        self._reranker = reranker
+        self._options = options
+
+    def search(self, query: str, *, top_k: int | None = None) -> list[Passage]:
+        """Return at most `top_k` passages, best first (None: as the options say).
+
+        `score` is the reranker's; of equal ones the searcher's order stays.
+        """
+        top_k = self._options.top_k if top_k is None else top_k
+        if top_k <= 0:
+            return []
+        found = self._searcher.search(query, top_k=max(self._options.rerank_from, top_k))
+        scores = self._reranker.score([(query, passage.chunk.text) for passage in found])
+        order = sorted(range(len(found)), key=lambda i: -float(scores[i]))[:top_k]
+        return [
+            replace(found[i], number=number, score=float(scores[i]))
+            for number, i in enumerate(order, start=1)
         ]
 
 

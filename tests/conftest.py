@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from app.assembly import build_assistant
+from app.settings import load_settings
 from ingest.chunking import ChunkingOptions
 from ingest.pipeline import run
 from model.assistant import Assistant
 from model.generators import LlamaCppGenerator
-from model.verifier import OverlapVerifier
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from retrieval.search import CollectionSearcher
 from retrieval.store import open_collection
@@ -52,7 +53,10 @@ def gemma_gguf(weights_home: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def knowledge(
-    e5_encoder: Encoder, gemma_gguf: Path, tmp_path_factory: pytest.TempPathFactory
+    e5_encoder: Encoder,
+    gemma_gguf: Path,
+    weights_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Assistant]:
     """Return the default assistant, all parts real, over the sample knowledge."""
     folder = tmp_path_factory.mktemp("knowledge")
@@ -60,8 +64,9 @@ def knowledge(
         sources = [Path(__file__).resolve().parent.parent / "examples" / "knowledge"]
         report = run(sources, collection, ChunkingOptions())
         assert len(report.outcomes) == 10 and not report.failed
-        yield Assistant(
+        yield build_assistant(
+            load_settings({"home": str(weights_home)}, {}),
+            encoder=e5_encoder,
             generator=LlamaCppGenerator(gemma_gguf, name="gemma-3-270m"),
-            verifier=OverlapVerifier(e5_encoder),
             searcher=CollectionSearcher(collection),
         )

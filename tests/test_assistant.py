@@ -9,11 +9,12 @@ from model.assistant import (
     LONGEST_QUESTION,
     Assistant,
     Drafted,
+    Event,
     Finished,
     Retrieved,
 )
 from model.generators import ScriptedGenerator
-from model.verifier import OverlapVerifier
+from model.verifier import OverlapVerifier, QuestionEvidence, SpanAnswer, Verdict
 from retrieval.encoders import HashingEncoder
 from retrieval.passages import Passage
 from retrieval.search import given_passages
@@ -97,6 +98,52 @@ def test_the_stream_tells_passages_then_draft_then_the_same_answer() -> None:
     assert draft == "Ola Fenn [1]"
     assert isinstance(events[-1], Finished)
     assert events[-1].answer.text == ask("Ola Fenn [1]").text
+
+
+class ReadingVerifier(OverlapVerifier):
+    """The training-free verifier with a reader that always reads the same."""
+
+    def __init__(self, text: str, *, sure: bool) -> None:
+        super().__init__(HashingEncoder(), plain_calibration())
+        self.text, self.sure = text, sure
+
+    def read_answer(self, evidence: QuestionEvidence) -> SpanAnswer:
+        return SpanAnswer(self.text, Verdict(0.9, self.sure, (evidence.sentences[0],)))
+
+
+def reading(
+    reply: str, *, sure: bool = True, first: bool = True
+) -> tuple[Answer, list[Event], int]:
+    generator = ScriptedGenerator(default=reply)
+    one = Assistant(
+        generator=generator, verifier=ReadingVerifier("Ola Fenn", sure=sure), reads_first=first
+    )
+    events = list(one.stream(QUESTION, passages=passages()))
+    assert isinstance(events[-1], Finished)
+    return events[-1].answer, events, len(generator.prompts)
+
+
+def test_what_the_reader_is_sure_of_is_the_answer_and_nothing_is_generated() -> None:
+    answer, events, prompts = reading("1931 [1]")
+    assert (answer.status, answer.text) == ("supported", "Ola Fenn [1]")
+    assert answer.claims[0].is_span and not answer.claims[0].is_quotation
+    assert "Ola Fenn" in answer.claims[0].citations[0].quote
+    assert [type(event) for event in events] == [Retrieved, Finished]
+    assert prompts == 0
+
+
+def test_what_the_reader_is_unsure_of_is_left_to_the_generator() -> None:
+    answer, _, prompts = reading("in 1931 [1]", sure=False)
+    assert (answer.text, prompts) == ("in 1931 [1]", 1)
+    assert not answer.claims[0].is_span
+
+
+def test_a_reader_that_comes_last_answers_only_where_the_draft_fails() -> None:
+    answer, _, prompts = reading("in 1931 [1]", first=False)
+    assert (answer.text, prompts) == ("in 1931 [1]", 1)
+    answer, _, prompts = reading("Marta Lindqvist [1]", first=False)
+    assert (answer.text, prompts) == ("Ola Fenn [1]", 1)
+    assert answer.claims[0].is_span
 
 
 def test_from_memory_is_never_supported() -> None:

@@ -283,7 +283,7 @@ def test_other_code_or_calibration_is_another_identity(tmp_path: Path) -> None:
     (tmp_path / "model" / "part.py").write_text("x = 2\n")
     assert hash_code(tmp_path) != code
     _, identity = make_laboratory(tmp_path, CHEAP)
-    assert {"generator", "encoder", "settings", "calibration", "code"} == set(identity)
+    assert {"generator", "encoder", "settings", "adapters", "calibration", "code"} == set(identity)
     record = Record(tmp_path / "rows.jsonl")
     record.add(describe_run(PLAN, {**identity, "code": code, "calibration": "old"}, "first"))
     now = describe_run(PLAN, identity, "second")

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from model.head_verifier import HeadReader, Heads, HeadVerifier, Scale
+from model.head_verifier import SPANS, HeadReader, Heads, HeadVerifier
 from model.verifier import MOST_MARGIN, Logistic
 from retrieval.encoders import OnnxEncoder
 from retrieval.onnx import OnnxBert, read_prompts
@@ -47,8 +49,12 @@ def verifier(encoder: OnnxEncoder, heads: Heads, **weights: float) -> HeadVerifi
         encoder,
         heads,
         replace(plain, answer={"en": answer, "zh": answer}),
-        {"en": Scale(2.0, 0.1, 0.6), "zh": Scale()},
     )
+
+
+def with_functions(encoder: OnnxEncoder, heads: Heads, **functions: Logistic) -> HeadVerifier:
+    fitted: dict[str, Any] = {name: {"en": one, "zh": one} for name, one in functions.items()}
+    return HeadVerifier(encoder, heads, replace(plain_calibration(), **fitted))
 
 
 def test_what_was_read_stands_in_its_sentence(encoder: OnnxEncoder, heads: Heads) -> None:
@@ -87,23 +93,67 @@ def test_no_head_can_let_through_what_breaks_a_rule(encoder: OnnxEncoder, heads:
         assert not judge.judge_answer(weighed, claim, [1], -9.0).supported
 
 
-def test_pairs_are_judged_by_the_head_at_its_threshold(encoder: OnnxEncoder, heads: Heads) -> None:
+def test_pairs_are_judged_with_the_heads_logit(encoder: OnnxEncoder, heads: Heads) -> None:
+    assert heads.verify is not None
+    function = Logistic(0.1, {"verified": 0.5}, threshold=0.4)
+    judge = with_functions(encoder, heads, statement=function)
+    pairs = [("Ola Fenn built it.", TEXTS[0]), ("茶叶在四月采收。", TEXTS[1])]
+    for judgement, logit in zip(judge.judge(pairs), heads.verify.score(pairs), strict=True):
+        assert judgement.support == pytest.approx(function.probability({"verified": float(logit)}))
+    assert judge.judge([]) == []
+
+
+def test_a_judge_that_nothing_was_fitted_with_speaks_for_itself(
+    encoder: OnnxEncoder, heads: Heads
+) -> None:
     assert heads.verify is not None
     pairs = [("Ola Fenn built it.", TEXTS[0]), ("茶叶在四月采收。", TEXTS[1])]
-    judgements = verifier(encoder, heads).judge(pairs)
-    logits = heads.verify.score(pairs)
-    scales = (Scale(2.0, 0.1, 0.6), Scale())
-    for judgement, logit, scale in zip(judgements, logits, scales, strict=True):
-        assert judgement.support == pytest.approx(scale.probability(float(logit)))
-        assert judgement.supported == (judgement.support >= scale.threshold)
-    assert verifier(encoder, heads).judge([]) == []
+    plain = HeadVerifier(encoder, heads, plain_calibration())
+    for judgement, logit in zip(plain.judge(pairs), heads.verify.score(pairs), strict=True):
+        assert judgement.support == pytest.approx(1 / (1 + np.exp(-float(logit))), rel=1e-4)
+    wrong = plain.judge([("Peter Grau built it in 1871.", TEXTS[0])])
+    assert not wrong[0].supported  # whatever the head says
 
 
 def test_nothing_supports_nothing(encoder: OnnxEncoder, heads: Heads) -> None:
-    sure = Scale(bias=30.0)  # calls everything supported
-    judge = HeadVerifier(encoder, heads, plain_calibration(), {"en": sure, "zh": sure})
+    judge = with_functions(encoder, heads, statement=Logistic(30.0, {}))  # supports everything
     pairs = [("Ola Fenn built it.", TEXTS[0]), (" \n", TEXTS[0]), ("Ola Fenn built it.", "")]
     assert [judgement.supported for judgement in judge.judge(pairs)] == [True, False, False]
+
+
+def test_the_answer_that_is_read_is_the_likeliest_span(encoder: OnnxEncoder, heads: Heads) -> None:
+    judge = with_functions(encoder, heads, span=Logistic(0.0, {"reader": 1.0}, threshold=0.0))
+    evidence = judge.weigh(QUESTION, given_passages(TEXTS, QUESTION, encoder))
+    best = max(evidence.readings, key=lambda one: one.margin)
+    found = judge.read_answer(evidence)
+    assert found is not None
+    assert found.text == best.text
+    (sentence,) = found.verdict.sentences
+    assert found.text in sentence.text
+    assert found.verdict.supported
+    never = with_functions(encoder, heads, span=Logistic(0.0, {}, threshold=0.6))
+    unsure = never.read_answer(evidence)
+    assert unsure is not None
+    assert not unsure.verdict.supported
+
+
+def test_spans_that_say_the_same_in_several_passages_count_as_repeated(
+    encoder: OnnxEncoder, heads: Heads
+) -> None:
+    judge = verifier(encoder, heads)
+    once = judge.weigh(QUESTION, given_passages(TEXTS[:1], QUESTION, encoder))
+    twice = judge.weigh(QUESTION, given_passages([TEXTS[0], TEXTS[0]], QUESTION, encoder))
+    assert {row["repeated"] for row in judge.span_features(once).values()} == {0.0}
+    assert max(row["repeated"] for row in judge.span_features(twice).values()) > 0
+    everything = judge.weigh(QUESTION, given_passages(TEXTS * 3, QUESTION, encoder))
+    assert len(judge.span_features(everything)) == SPANS
+
+
+def test_without_a_fitted_function_nothing_is_read(encoder: OnnxEncoder, heads: Heads) -> None:
+    judge = verifier(encoder, heads)
+    assert (
+        judge.read_answer(judge.weigh(QUESTION, given_passages(TEXTS, QUESTION, encoder))) is None
+    )
 
 
 def test_without_heads_it_is_the_training_free_verifier(encoder: OnnxEncoder) -> None:
@@ -112,8 +162,3 @@ def test_without_heads_it_is_the_training_free_verifier(encoder: OnnxEncoder) ->
     assert weighed.readings == []
     assert "reader" not in weighed.features[0]
     assert alone.judge([("Ola Fenn built the Zarnith bridge.", TEXTS[0])])[0].supported
-
-
-def test_a_logit_that_is_no_number_supports_nothing() -> None:
-    assert Scale().probability(float("nan")) == 0.0
-    assert Scale().probability(float("inf")) > 0.99 > 0.01 > Scale().probability(float("-inf"))

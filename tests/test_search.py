@@ -1,12 +1,14 @@
 """Keyword, dense and hybrid search through one signature."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ingest.documents import Chunk, Document, chunk_id, content_id
 from retrieval.encoders import HashingEncoder, Vectors
@@ -16,6 +18,7 @@ from retrieval.search import (
     CollectionSearcher,
     DenseSearch,
     Mode,
+    RerankingSearcher,
     Searcher,
     SearchOptions,
     fuse,
@@ -277,3 +280,34 @@ def test_given_passages_keep_their_order() -> None:
     assert second.chunk.document_id == content_id(texts[1])
     assert texts[1][second.chunk.start : second.chunk.end] == second.chunk.text
     assert given_passages([], "绿茶", encoder) == []
+
+
+class Longest:
+    """A reranker for which the longest passage is the best."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        self.asked += pairs
+        return np.array([len(text) for _, text in pairs], np.float32)
+
+
+def test_a_reranker_orders_what_was_found_anew(collection: Collection) -> None:
+    options = SearchOptions(mode="dense", rerank_from=3)
+    plain, reranker = CollectionSearcher(collection, options), Longest()
+    found = plain.search("tea", top_k=3)
+    again = RerankingSearcher(plain, reranker, options).search("tea", top_k=2)
+    longest = sorted((passage.chunk.text for passage in found), key=len, reverse=True)
+    assert [passage.chunk.text for passage in again] == longest[:2]
+    assert [passage.number for passage in again] == [1, 2]
+    assert [passage.score for passage in again] == [float(len(text)) for text in longest[:2]]
+    assert reranker.asked == [("tea", passage.chunk.text) for passage in found]
+
+
+def test_a_reranker_looks_at_as_many_as_are_wanted(collection: Collection) -> None:
+    options = SearchOptions(mode="dense", top_k=2, rerank_from=1)
+    searcher = RerankingSearcher(CollectionSearcher(collection, options), Longest(), options)
+    assert len(searcher.search("tea")) == 2
+    assert searcher.search("tea", top_k=0) == []
+    assert searcher.search("  ", top_k=3) == []
