@@ -35,9 +35,7 @@ class SearchOptions:
     candidates: int = 50  # hits of each search that enter the fusion
     fusion: Fusion = "scores"  # hybrid: by scores scaled to 0..1, or by reciprocal ranks
     dense_weight: float = 0.6  # fusion by scores: share of the dense score, the rest is lexical
-    reranker: str = (
-        "none"  # trained head that orders the passages anew: "none", a name, or a folder
-    )
+    reranker: str = "none"  # trained head that ranks anew: "none", a name, or a folder
     rerank_from: int = 20  # passages that a reranker chooses from
 
 
