@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 LIMIT ?= 100
+WORKERS ?= 2
 READY := $(VENV)/.ready
 EXAMPLES := What_is_catastrophic_forgetting? 什么是灾难性遗忘？ \
   Why_do_language_models_hallucinate? 什么是反转诅咒？
@@ -17,7 +18,7 @@ chat: $(READY)
 	$(BIN)/tether chat $(foreach question,$(EXAMPLES),--example "$(subst _, ,$(question))")
 
 test: $(READY) lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # The long forms: hours of kills, thousands of hostile files. Not part of `make test`.
 soak: $(READY)

@@ -21,13 +21,15 @@ import numpy as np
 from tqdm import tqdm
 
 from app.settings import load_settings
+from benchmarks.train_heads import is_dev
+from benchmarks.train_heads import train_rows as rows_of_heads
 from eval.datasets import QUESTION_LICENCES, QUESTION_SETS, find_data, question_rows
 from ingest.chunking import ChunkingOptions, split
 from ingest.documents import Document, content_id
 from ingest.pipeline import Item
 from model.evidence import sentences_of
 from model.prompts import TRAINED
-from model.training.questions import BuildOptions, Example, QuestionRow, build, split_rows
+from model.training.questions import BuildOptions, Example, QuestionRow, build
 from model.verifier import OverlapVerifier
 from model.weights import prepare_gemma_folder
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, EncoderIdentity, Vectors, load_encoder
@@ -162,6 +164,14 @@ def sampled(rows: Sequence[QuestionRow], most: int | None, seed: int) -> list[Qu
     return [row for row in rows if row.context in kept]
 
 
+def parted(rows: Sequence[QuestionRow], data: Path) -> tuple[list[QuestionRow], list[QuestionRow]]:
+    """Return (train, dev): dev are articles that no head learns; thresholds are fitted there."""
+    aside = {row.paragraph for row in rows_of_heads(data) if is_dev(row.article)}
+    groups = {row.group for row in rows if row.context in aside}
+    dev = [row for row in rows if row.group in groups]
+    return [row for row in rows if row.group not in groups], dev
+
+
 def write_examples(path: Path, examples: Sequence[Example]) -> dict[str, Any]:
     """Write JSONL and return what the manifest says of it."""
     lines = [json.dumps(asdict(example), ensure_ascii=False) + "\n" for example in examples]
@@ -206,7 +216,7 @@ def main(
     everything = [
         row for name in QUESTION_SETS for row in question_rows(name, folder, without=MEASURED)
     ]
-    train_rows, dev_rows = split_rows(sampled(everything, paragraphs, seed), 0.06, seed)
+    train_rows, dev_rows = parted(sampled(everything, paragraphs, seed), folder)
     cache = out / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     inner = load_encoder(DEFAULT_ENCODER, home)

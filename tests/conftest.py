@@ -1,6 +1,7 @@
 """Fixtures for all tests: a home folder of their own, no network, and the real default models."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from retrieval.search import CollectionSearcher
 from retrieval.store import open_collection
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, later than this
+
+# A shell's background job ignores interrupts, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -175,6 +175,7 @@ def test_equal_names_stay_apart() -> None:
         (zipped({"a.xyz": b"x"}), "holds no supported files"),
         (zipped({}), "holds no supported files"),
     ],
+    ids=["empty", "a-head-alone", "cut-off", "a-foreign-kind", "nothing-inside"],
 )
 def test_archives_that_cannot_be_read(data: bytes, reason: str) -> None:
     (message,) = unpacked(data)

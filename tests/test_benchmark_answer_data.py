@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import build_answer_data
 from benchmarks.build_answer_data import CachingEncoder, main, sampled
 from eval.datasets import QUESTION_SETS, SETS
 from retrieval.encoders import Encoder, HashingEncoder
@@ -39,9 +40,15 @@ def write_sets(data: Path) -> None:
 
 @pytest.mark.weights
 def test_two_builds_write_the_same_files(
-    tmp_path: Path, e5_encoder: Encoder, gemma_gguf: Path, weights_home: Path
+    tmp_path: Path,
+    e5_encoder: Encoder,
+    gemma_gguf: Path,
+    weights_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_sets(tmp_path / "data")
+    aside = {f"{row.language}:{row.group}" for row in ROWS[:5]}
+    monkeypatch.setattr(build_answer_data, "is_dev", {row.group for row in ROWS[:5]}.__contains__)
     for run in ("first", "second"):
         options = ["--data", tmp_path / "data", "--out", tmp_path / run, "--home", weights_home]
         arguments = [*map(str, options), "--rows", "16", "--dev", "4"]
@@ -58,6 +65,7 @@ def test_two_builds_write_the_same_files(
     assert len(sides["train"]) == 16
     groups = [{row["group"] for row in rows} for rows in sides.values()]
     assert not groups[0] & groups[1]
+    assert groups[1] <= {group.lower() for group in aside}
     assert manifest["prompt"]["instruct"] is False
     assert manifest["licences"].keys() == QUESTION_SETS.keys()
 

@@ -318,12 +318,7 @@ def test_an_interrupted_ingest_keeps_what_is_done(folder: Path) -> None:
     command = [sys.executable, "-m", "app.cli", *FAST, "ingest", str(folder)]
     root = Path(__file__).parent.parent
 
-    def heed_interrupts() -> None:  # a shell's background job, and so its tests, ignore them
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=root, preexec_fn=heed_interrupts
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         assert process.stdout is not None
         done = [process.stdout.readline() for _ in range(5)]
         process.send_signal(signal.SIGINT)

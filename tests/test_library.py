@@ -50,13 +50,10 @@ def tether(capsys: pytest.CaptureFixture[str]) -> Run:
 def process(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Start a command as a process of its own, which does not outlive the block."""
 
-    def heed_interrupts() -> None:  # a shell's background job, and so its tests, ignore them
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     with subprocess.Popen(
         [sys.executable, "-m", "app.cli", *FAST, *map(str, arguments)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, encoding="utf-8", cwd=ROOT, preexec_fn=heed_interrupts,
+        text=True, encoding="utf-8", cwd=ROOT,
     ) as started:  # fmt: skip
         try:
             yield started
