@@ -19,7 +19,7 @@ import math
 import random
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from eval.verification import LabelledPair
 from eval.verification import load as load_labelled
 from model import evidence as ev
 from model.adapters import read_adapter
-from model.claims import read
+from model.claims import is_refusal, read
 from model.cross_encoder import CrossEncoder, Head, Reading, load_head
 from model.head_verifier import Heads, HeadVerifier
 from model.prompts import build_prompt, pack
@@ -407,10 +407,12 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=400, help="questions a language")
     parser.add_argument("--pairs", type=Path, required=True, help="build_verify_data's folder")
     parser.add_argument("--statements", type=int, default=600, help="labelled pairs a set")
-    parser.add_argument("--drafts", type=int, default=200, help="questions to draft a language")
     parser.add_argument("--wrong", type=float, default=0.15, help="share of answers, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
+    parser.add_argument(
+        "--reader", choices=("first", "last"), default="first", help="as reader.answers"
+    )
     parser.add_argument("--read", type=Path, help="folder of a trained read head")
     parser.add_argument("--verify", type=Path, help="folder of a trained verify head")
     parser.add_argument("--out", type=Path, default=Path("model/calibration.json"))
@@ -434,7 +436,7 @@ def main() -> None:
         "abstain_below": {},
         "provenance": {
             "command": f"python -m benchmarks.calibrate --questions {arguments.questions}"
-            f" --statements {arguments.statements} --drafts {arguments.drafts}"
+            f" --statements {arguments.statements} --reader {arguments.reader}"
             f" --wrong {arguments.wrong} --seed {arguments.seed}",
             "commit": subprocess.run(
                 ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -457,6 +459,29 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
 
 
+@dataclass(frozen=True)
+class Questions:
+    """Questions of one language with their evidence, and what is noted of the fits to them."""
+
+    language: str
+    asked: Sequence[Asked]
+    evidence: Sequence[QuestionEvidence]
+    verifier: HeadVerifier
+    drafter: Drafter
+    wrong: float
+    result: dict[str, Any]
+    figures: dict[str, Any]
+
+    def only(self, places: Sequence[int]) -> "Questions":
+        """Return those at some places."""
+        asked, evidence = ([part[i] for i in places] for part in (self.asked, self.evidence))
+        return replace(self, asked=asked, evidence=evidence)
+
+
+# Of each question: the score of the likeliest answer and whether it is right; None: refused.
+Outcomes = list[tuple[float, bool] | None]
+
+
 def fit_language(
     language: str,
     data: Path,
@@ -466,7 +491,7 @@ def fit_language(
     arguments: argparse.Namespace,
     result: dict[str, Any],
 ) -> None:
-    """Fit the sentence and answer functions of one language."""
+    """Fit what tells of sentences, then each way of answering to what the one before leaves."""
     figures: dict[str, Any] = {}
     cases = choose_cases(data, language, arguments.questions, arguments.seed)
     asked = with_passages(cases, encoder, arguments.seed)
@@ -483,59 +508,85 @@ def fit_language(
     evidence = [verifier.weigh(a.case.question, p) for a, p in zip(asked, found, strict=True)]
     print(language, "sentences", len(rows), figures, flush=True)
 
-    left = list(range(len(asked)))  # what one way of answering leaves, the next is fitted to
-    if evidence[0].readings:
-        span, best_spans = fit_spans(language, asked, evidence, verifier, arguments.wrong, figures)
-        result["span"][language] = as_json(span)
-        left = [i for i in left if best_spans[i][0] < span.threshold]
-    best = best_sentences(rough, rows, unseen)
-    best = [best[i] for i in left]
+    questions = Questions(
+        language, asked, evidence, verifier, drafter, arguments.wrong, result, figures
+    )
+    left = list(range(len(asked)))
+    ways = [fit_spans, fit_answers] if arguments.reader == "first" else [fit_answers, fit_spans]
+    for way in ways:
+        function, outcomes = way(questions.only(left))
+        answered = [one is None or one[0] >= function.threshold for one in outcomes]
+        left = [place for place, done in zip(left, answered, strict=True) if not done]
+        print(language, way.__name__, figures, flush=True)
+    quoted = best_sentences(rough, rows, unseen)
+    best = [quoted[i] for i in left]
     sentence = with_threshold(sentence, risk_threshold(best, arguments.wrong))
-    figures[f"left_{language}"] = len(left)
-    figures[f"quotation_right_{language}"] = round(float(np.mean([right for _, right in best])), 4)
-    figures |= coverage_figures("quotation", language, best, sentence.threshold, len(best))
-
-    drafted = [
-        (pair, evidence[i].best()[1])
-        for i in left[: arguments.drafts]
-        for pair in answer_rows(asked[i], evidence[i], drafter.draft(evidence[i]), verifier)
-    ]
-    kept = [(row, top) for (row, grounded), top in drafted if grounded]
-    answer_features_used = [name for name in kept[0][0][0] if not name.endswith(RULED)]
-    answer_rows_kept = [row for row, _ in kept]
-    answer = fit(answer_rows_kept, answer_features_used)
-    scores = cross_validated(answer_rows_kept, answer_features_used)
-    scored = [(s, bool(y)) for s, (_, y, _) in zip(scores, answer_rows_kept, strict=True)]
-    answer = with_threshold(answer, risk_threshold(scored, arguments.wrong))
-    tops = sorted(top for (_, y, _), top in kept if y)
     result["sentence"][language] = as_json(sentence)
-    result["answer"][language] = as_json(answer)
-    result["abstain_below"][language] = round(tops[int(0.02 * len(tops))] if tops else 0.0, 4)
     figures |= {
-        f"drafts_{language}": len(drafted),
-        f"drafts_right_{language}": sum(row[1] for (row, _), _ in drafted),
-        f"drafts_grounded_{language}": len(kept),
-        f"drafts_grounded_right_{language}": sum(y for (_, y, _), _ in kept),
-        f"answer_auroc_{language}": round(auroc(*zip(*scored, strict=True)), 4),
-        **coverage_figures("answer", language, scored, answer.threshold, len(drafted)),
+        f"left_{language}": len(left),
+        f"quotation_right_{language}": round(float(np.mean([right for _, right in best])), 4),
+        **coverage_figures("quotation", language, best, sentence.threshold, len(best)),
     }
     result["provenance"]["figures"] |= figures
-    print(language, "answers", figures, flush=True)
+    print(language, "quotations", figures, flush=True)
 
 
-def fit_spans(
-    language: str,
-    asked: Sequence[Asked],
-    evidence: Sequence[QuestionEvidence],
-    verifier: HeadVerifier,
-    wrong: float,
-    figures: dict[str, Any],
-) -> tuple[Logistic, list[tuple[float, bool]]]:
-    """Return the function of what was read, and each question's best score and whether it is right.
+def fit_answers(questions: Questions) -> tuple[Logistic, Outcomes]:
+    """Return the function of drafted claims, and what became of each question.
 
     Scores are those of functions that were fitted without the question's paragraph.
     """
-    by_question = [span_rows(a, e, verifier) for a, e in zip(asked, evidence, strict=True)]
+    language, verifier = questions.language, questions.verifier
+    drafts = [questions.drafter.draft(evidence) for evidence in questions.evidence]
+    by_question = [
+        answer_rows(asked, evidence, draft, verifier)
+        for asked, evidence, draft in zip(
+            questions.asked, questions.evidence, drafts, strict=True
+        )
+    ]  # fmt: skip
+    rows = [row for found in by_question for row, grounded in found if grounded]
+    names = [name for name in rows[0][0] if not name.endswith(RULED)]
+    waiting = iter(zip(cross_validated(rows, names), rows, strict=True))
+    outcomes: Outcomes = []
+    tops = []  # of the questions that a draft answers rightly, how likely the best sentence was
+    for found, draft, evidence in zip(by_question, drafts, questions.evidence, strict=True):
+        own = [next(waiting) for _, grounded in found if grounded]
+        scored = ((score, bool(right)) for score, (_, right, _) in own)
+        outcomes.append(None if is_refusal(draft.text) else max(scored, default=(0.0, False)))
+        tops += [evidence.best()[1] for _, (_, right, _) in own if right]
+    best = [one for one in outcomes if one is not None]
+    function = with_threshold(fit(rows, names), risk_threshold(best, questions.wrong))
+    questions.result["answer"][language] = as_json(function)
+    low = sorted(tops)[int(0.02 * len(tops))] if tops else 0.0
+    questions.result["abstain_below"][language] = round(low, 4)
+    refused = [a for a, one in zip(questions.asked, outcomes, strict=True) if one is None]
+    questions.figures.update(
+        {
+            f"drafts_{language}": len(outcomes),
+            f"drafts_refused_{language}": len(refused),
+            f"drafts_refused_rightly_{language}": sum(not one.answerable for one in refused),
+            f"drafts_right_{language}": sum(right for _, right in best),
+            f"drafts_grounded_{language}": len(rows),
+            f"answer_auroc_{language}": round(auroc(*zip(*best, strict=True)), 4),
+            **coverage_figures("answer", language, best, function.threshold, len(outcomes)),
+            **coverage_at_shares("answer", language, best, len(outcomes)),
+        }
+    )
+    return function, outcomes
+
+
+def fit_spans(questions: Questions) -> tuple[Logistic, Outcomes]:
+    """Return the function of what was read, and what became of each question; see `fit_answers`.
+
+    Without a reader nothing is read.
+    """
+    language, verifier = questions.language, questions.verifier
+    if not any(evidence.readings for evidence in questions.evidence):
+        return Logistic(0.0, {}, 1.0), [(0.0, False) for _ in questions.asked]
+    by_question = [
+        span_rows(asked, evidence, verifier)
+        for asked, evidence in zip(questions.asked, questions.evidence, strict=True)
+    ]
     rows = [row for found in by_question for row, grounded in found if grounded]
     names = [name for name in rows[0][0] if not name.endswith(SAME_FOR_SPANS)]
     waiting = iter(zip(cross_validated(rows, names), rows, strict=True))
@@ -544,18 +595,18 @@ def fit_spans(
         own = [next(waiting) for _, grounded in found if grounded]
         scored = ((score, bool(right)) for score, (_, right, _) in own)
         best.append(max(scored, default=(0.0, False)))
-    function = with_threshold(fit(rows, names), risk_threshold(best, wrong))
-    figures |= {
-        f"spans_{language}": len(rows),
-        f"span_right_{language}": round(float(np.mean([right for _, right in best])), 4),
-        f"span_auroc_{language}": round(auroc(*zip(*best, strict=True)), 4),
-        **coverage_figures("span", language, best, function.threshold, len(asked)),
-    }
-    for share in (0.05, 0.10, 0.15, 0.20, 0.30):
-        above = coverage_figures("", "", best, risk_threshold(best, share), len(asked))
-        figures[f"span_coverage_at_{share:.2f}_wrong_{language}"] = above["_coverage_"]
-    print(language, "spans", figures, flush=True)
-    return function, best
+    function = with_threshold(fit(rows, names), risk_threshold(best, questions.wrong))
+    questions.result["span"][language] = as_json(function)
+    questions.figures.update(
+        {
+            f"spans_{language}": len(rows),
+            f"span_right_{language}": round(float(np.mean([right for _, right in best])), 4),
+            f"span_auroc_{language}": round(auroc(*zip(*best, strict=True)), 4),
+            **coverage_figures("span", language, best, function.threshold, len(best)),
+            **coverage_at_shares("span", language, best, len(best)),
+        }
+    )
+    return function, list(best)
 
 
 def best_sentences(
@@ -585,6 +636,18 @@ def coverage_figures(
         f"{kind}_coverage_{language}": round(len(above) / questions, 4),
         f"{kind}_precision_{language}": round(float(np.mean(above)), 4) if above else None,
     }
+
+
+def coverage_at_shares(
+    kind: str, language: str, scored: Sequence[tuple[float, bool]], questions: int
+) -> dict[str, float]:
+    """Return the share of questions answered at other shares of wrong answers."""
+    found = {}
+    for share in (0.05, 0.10, 0.15, 0.20, 0.30):
+        threshold = risk_threshold(scored, share)
+        above = sum(score >= threshold for score, _ in scored)
+        found[f"{kind}_coverage_at_{share:.2f}_wrong_{language}"] = round(above / questions, 4)
+    return found
 
 
 def fit_statements(

@@ -1,8 +1,8 @@
 """The one route from a question to an `Answer`: search, read, generate, judge.
 
 What a trained reader is sure of answers at once, in a passage's own words; else the generator
-drafts, and what the verifier supports of its claims is the answer; else the likeliest sentence is
-quoted, or nothing is said. Knows nothing of the screen or the shell.
+drafts, and what the verifier supports of its claims is the answer; else, unless it refused, the
+likeliest sentence is quoted, or nothing is said. Knows nothing of the screen or the shell.
 """
 
 import time
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ingest.errors import QuestionError, UsageError
 from model.answers import Answer, Citation, Claim, Status
-from model.claims import DraftClaim, marked, read
+from model.claims import DraftClaim, is_refusal, marked, read
 from model.evidence import Sentence
 from model.generators import Decoding, Generator
 from model.prompts import Prompt, PromptOptions, build_prompt, pack
@@ -164,7 +164,8 @@ class Assistant:
             confidence = sum(scores) / len(scores) if scores else None
             claims = [c for one in drafted if (c := self._judge(evidence, one, confidence))]
             status = _status(claims, drafted)
-            if not claims and (own_words := span or self._quotation(evidence)):
+            refused = is_refusal(draft)  # what a generator would not answer is not quoted either
+            if not claims and not refused and (own_words := span or self._quotation(evidence)):
                 claims, status = [own_words], "supported"
         yield Finished(_answer(evidence, claims, found, status, timings.close()))
 

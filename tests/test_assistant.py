@@ -72,6 +72,11 @@ def test_nothing_survives_but_one_sentence_answers() -> None:
     assert answer.claims[0].citations[0].quote in TEXTS[0]
 
 
+def test_what_the_generator_refuses_is_not_quoted() -> None:
+    answer = ask("The passages do not say.", quote_from=0.5)
+    assert (answer.status, answer.text, answer.claims) == ("abstained", ABSTENTION["en"], ())
+
+
 def test_an_abstention_speaks_the_language_of_the_question() -> None:
     assert ask("", "谁画了那幅画？").text == ABSTENTION["zh"]
 
