@@ -11,6 +11,7 @@ so offsets are those of the text as given. Nothing is cut: a long text is read i
 overlap. Knows nothing of prompts, passages' documents, thresholds or torch.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ OUTPUTS: Mapping[Role, int] = {"read": 2, "verify": 1, "rerank": 1}  # read: sta
 LONGEST_ANSWER = 40  # tokens
 _LEAST_WINDOW = 8  # tokens: four special ones, and some of each text
 _OVERLAP = 64  # tokens that two windows of a long text share, so that no answer is torn
+_OPENING = re.compile(r"[\s，。、；：,;:]|的(?![確确士])")  # not of 的确, 的士
+_CLOSING = re.compile(r"[\s，。、；：,;:的]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,13 +329,19 @@ def _reading(
         start -= 1
     while end < min(part[1], len(text)) and _within_word(text, end):
         end += 1
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
+    start, end = _trimmed(text, start, end)
     if start == end:
         return None  # the token of a space alone
     return Reading(number, start, end, score, float(logits[0].sum()))
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the characters without what is no part of an answer at either end."""
+    while opening := _OPENING.match(text, start, end):
+        start = opening.end()
+    while start < end and _CLOSING.match(text, end - 1, end) and text[end - 2 : end] != "目的":
+        end -= 1
+    return start, end
 
 
 def _within_word(text: str, at: int) -> bool:

@@ -391,6 +391,9 @@ def test_ranges_part_what_the_whole_passage_holds(
         ("Ola Fenn's bridge", "la Fen", "Ola Fenn"),
         ("桥建成于1931年", "建成", "建成"),
         ("大桥Alpha号", "lph", "Alpha"),
+        ("机上有11人的消息", "11人的", "11人"),
+        ("冠军是来自河北的高亭宇，他", "的高亭宇，", "高亭宇"),
+        ("他的目的不明", "目的", "目的"),
     ],
 )
 def test_what_is_read_are_whole_words(text: str, read: str, whole: str) -> None:
