@@ -24,7 +24,7 @@ from benchmarks.answering_measures import (
     unfounded,
 )
 from benchmarks.answering_sets import MIXED
-from eval import metrics
+from eval.confidence import threshold_at_risk
 from eval.statistics import bootstrap, mean
 
 RISKS = (0.15, 0.05)  # shares of wrong answers at which coverage is read off
@@ -178,7 +178,7 @@ def coverage_at(rows: Sequence[Row], most_wrong: float, seed: int, *, of_all: bo
 
     def coverage(places: NDArray[np.intp]) -> float:
         answers, among = places[shown[places]], places[counted[places]]
-        level = metrics.threshold_at_risk(sure[answers], right[answers], most_wrong)
+        level = threshold_at_risk(sure[answers], right[answers], most_wrong)
         return float(np.mean(sure[among] >= level)) if len(among) else float("nan")
 
     clusters = [row["cluster"] for row in rows]

@@ -21,8 +21,9 @@ from typing import Any
 
 from app.settings import load_settings
 from eval.cases import Case, sample
+from eval.confidence import auroc
 from eval.datasets import find_data, load, read_rows
-from eval.metrics import auroc, exact_match, f1
+from eval.metrics import exact_match, f1
 from eval.statistics import mean
 from ingest.errors import UsageError
 from model.adapters import label_adapter

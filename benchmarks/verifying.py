@@ -31,8 +31,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.confidence import auroc, balanced_accuracy, brier, expected_calibration_error
 from eval.datasets import find_data
-from eval.metrics import auroc, balanced_accuracy, brier, expected_calibration_error
 from eval.statistics import Estimate, bootstrap
 from eval.verification import SETS, LabelledPair, load
 from model.verifier import Judgement

@@ -1,19 +1,19 @@
-"""Metrics of one answer, and of many yes-or-no judgements: pure functions that give numbers.
+"""Metrics of answers, of their citations and of what training forgets: pure functions.
 
 English follows SQuAD's official script (Rajpurkar et al. 2018, evaluate-v2.0.py), Chinese that of
 CMRC 2018 (Cui et al. 2019, cmrc2018_evaluate.py). Where a question has several gold answers the
-best one counts. Judgements are arrays of labels (0 or 1) and of probabilities of label 1. Knows
-nothing of models, files or averages.
+best one counts. Knows nothing of models, files or intervals. `eval/outcomes.py` has the rates of
+right, wrong and unanswered, `eval/confidence.py` measures confidences, `eval/rankings.py` rankings.
 
     f1("in the year 1973", ["1973"], "en")  # 0.5
 """
 
-import math
 import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -179,89 +179,92 @@ def reciprocal_rank(retrieved: Sequence[str], gold: str) -> float:
     return 1.0 / (retrieved.index(gold) + 1) if gold in retrieved else 0.0
 
 
-# --- Judgements -----------------------------------------------------------------------------------
+# --- Claims and their citations -------------------------------------------------------------------
 
 
-def _floats(values: ArrayLike) -> NDArray[np.float64]:
-    return np.asarray(values, dtype=np.float64)
+@dataclass(frozen=True, slots=True)
+class CitationScores:
+    """Citation recall and precision of one answer (0..1); NaN for an answer without claims."""
+
+    recall: float
+    precision: float
 
 
-def balanced_accuracy(labels: ArrayLike, judged: ArrayLike) -> float:
-    """Return the mean share of each label's rows that were judged right; NaN if one is absent.
+def citation_scores(
+    cited: Sequence[Sequence[int]], entails: Callable[[Sequence[int], int], bool]
+) -> CitationScores:
+    """Return ALCE's citation recall and precision of one answer (Gao et al. 2023, section 3).
 
-    Args:
-        labels: 0 or 1, shape (n,).
-        judged: 0 or 1, shape (n,).
-    """
-    truth, given = _floats(labels), _floats(judged)
-    if not 0 < truth.sum() < len(truth):
-        return float("nan")
-    return float((given[truth == 1].mean() + 1 - given[truth == 0].mean()) / 2)
-
-
-def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Return the chance that a row of label 1 scores above one of label 0; NaN if one is absent.
-
-    Equal scores count half: the Mann-Whitney statistic (Hanley and McNeil 1982).
-    """
-    truth, given = _floats(labels), _floats(scores)
-    ones = truth.sum()
-    zeros = len(truth) - ones
-    if not ones or not zeros:
-        return float("nan")
-    _, places, repeats = np.unique(given, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(repeats) - (repeats - 1) / 2)[places]  # (n,), the mean rank of ties
-    return float((ranks[truth == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
-
-
-def expected_calibration_error(
-    labels: ArrayLike, probabilities: ArrayLike, bins: int = 10
-) -> float:
-    """Return the mean gap between probability and share of label 1, over bins of equal width.
-
-    Bins are weighted by their rows (Guo et al. 2017, for the probability of label 1). Small sets
-    overstate it: even a perfect judge has a gap in a bin of few rows.
-    """
-    truth, given = _floats(labels), _floats(probabilities)
-    if not len(truth):
-        return float("nan")
-    member = np.minimum((given * bins).astype(int), bins - 1)  # (n,)
-    gaps = np.bincount(member, weights=given - truth, minlength=bins)  # (bins,)
-    return float(np.abs(gaps).sum() / len(truth))
-
-
-def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the mean squared difference of probability and label (Brier 1950)."""
-    truth, given = _floats(labels), _floats(probabilities)
-    return float(np.mean((given - truth) ** 2)) if len(truth) else float("nan")
-
-
-def risk_coverage(confidences: ArrayLike, right: ArrayLike) -> list[tuple[float, float]]:
-    """Return (coverage, risk) for every threshold worth setting, the strictest first.
-
-    Coverage is the share answered at that threshold, risk the share of wrong among those
-    (El-Yaniv and Wiener 2010). Equally confident rows are answered together.
-    """
-    sure, good = _floats(confidences), _floats(right)
-    order = np.argsort(-sure, kind="stable")
-    wrong = np.cumsum(1 - good[order])  # (n,)
-    ends = np.flatnonzero(np.diff(sure[order], append=-np.inf))  # the last of each confidence
-    return [(float(i + 1) / len(order), float(wrong[i]) / float(i + 1)) for i in ends]
-
-
-def threshold_at_risk(confidences: ArrayLike, right: ArrayLike, most: float) -> float:
-    """Return the lowest confidence from which the share of wrong is at most `most`.
-
-    Infinite where no threshold is strict enough.
+    A claim is recalled if the passages that it cites entail it together. A citation of a recalled
+    claim is precise unless it is irrelevant: it does not entail the claim alone, and the others do
+    without it. All citations of a claim that is not recalled are imprecise. An answer that cites
+    nothing has precision 0, as in the official script.
 
     Args:
-        confidences: Shape (n,).
-        right: 0 or 1, shape (n,).
-        most: The highest risk allowed (0..1).
+        cited: The numbers of the passages that each claim cites, one sequence a claim.
+        entails: Whether passages, read one after the other, entail the claim at a place of
+            `cited`; False for a passage that was never given.
     """
-    levels = np.unique(_floats(confidences))[::-1]  # the thresholds of `risk_coverage`
-    points = risk_coverage(confidences, right)
-    allowed = [
-        float(level) for level, (_, risk) in zip(levels, points, strict=True) if risk <= most
-    ]
-    return min(allowed, default=math.inf)
+    recalled = precise = citations = 0
+    for claim, every in enumerate(cited):
+        numbers = list(dict.fromkeys(every))
+        citations += len(numbers)
+        if not numbers or not entails(numbers, claim):
+            continue
+        recalled += 1
+        for number in numbers:
+            others = [other for other in numbers if other != number]
+            needed = not others or entails([number], claim) or not entails(others, claim)
+            precise += needed
+    if not cited:
+        return CitationScores(float("nan"), float("nan"))
+    return CitationScores(recalled / len(cited), precise / citations if citations else 0.0)
+
+
+def faithfulness(supported: Sequence[bool]) -> float:
+    """Return the share of an answer's claims that its passages support; NaN without claims.
+
+    Es et al. 2024, RAGAS: the passages are all that were given, cited or not.
+    """
+    return sum(supported) / len(supported) if supported else float("nan")
+
+
+# --- What training one thing after another leaves -------------------------------------------------
+
+
+def backward_transfer(scores: ArrayLike) -> float:
+    """Return how much later training changed what was learnt earlier; below 0 it was forgotten.
+
+    BWT = 1/(T-1) sum over i < T of R[T, i] - R[i, i] (Lopez-Paz and Ranzato 2017, equation 3).
+
+    Args:
+        scores: R, shape (T, T): R[i, j] is the score on task j once tasks 0..i are learnt.
+
+    Raises:
+        ValueError: R is not square or has fewer than two tasks.
+    """
+    matrix = _tasks(scores)
+    return float((matrix[-1, :-1] - np.diag(matrix)[:-1]).mean())
+
+
+def forgetting(scores: ArrayLike) -> float:
+    """Return how far the last scores on earlier tasks lie below the best they ever had.
+
+    F = 1/(T-1) sum over j < T of max over l < T of R[l, j] - R[T, j] (Chaudhry et al. 2018,
+    "Riemannian walk", section 3). With two tasks it is minus `backward_transfer`.
+
+    Args:
+        scores: R as for `backward_transfer`, shape (T, T).
+
+    Raises:
+        ValueError: R is not square or has fewer than two tasks.
+    """
+    matrix = _tasks(scores)
+    return float((matrix[:-1, :-1].max(axis=0) - matrix[-1, :-1]).mean())
+
+
+def _tasks(scores: ArrayLike) -> NDArray[np.float64]:
+    matrix = np.asarray(scores, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise ValueError("Give one row and one column for each task, two at least.")
+    return matrix

@@ -19,7 +19,7 @@ from benchmarks.verifying import (
     fit_temperature,
     score,
 )
-from eval.metrics import balanced_accuracy, expected_calibration_error
+from eval.confidence import balanced_accuracy, expected_calibration_error
 from eval.verification import LabelledPair
 from model.verifier import Judgement
 

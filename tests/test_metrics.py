@@ -3,8 +3,8 @@
 import math
 import re
 import string
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,59 +199,69 @@ def test_ranks() -> None:
     assert metrics.reciprocal_rank(retrieved, "d9") == 0.0
 
 
-def judgements(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities with many ties."""
-    generator = np.random.default_rng(4)
-    labels = generator.integers(0, 2, count)
-    scores = np.clip(
-        np.round(0.5 + 0.2 * (labels - 0.5) + generator.normal(0, 0.2, count), 2), 0, 1
-    )
-    return labels, scores
+def judged(entailing: dict[int, list[set[int]]]) -> Callable[[Sequence[int], int], bool]:
+    """Return a judge: claim -> the smallest sets of passages that entail it."""
+    return lambda numbers, claim: any(group <= set(numbers) for group in entailing[claim])
 
 
-def test_judgement_metrics_equal_those_of_scikit_learn() -> None:
-    from sklearn import metrics as reference
-
-    labels, scores = judgements()
-    judged = (scores > 0.6).astype(int)
-    assert metrics.auroc(labels, scores) == pytest.approx(reference.roc_auc_score(labels, scores))
-    assert metrics.balanced_accuracy(labels, judged) == pytest.approx(
-        reference.balanced_accuracy_score(labels, judged)
-    )
-    assert metrics.brier(labels, scores) == pytest.approx(
-        reference.brier_score_loss(labels, scores)
-    )
-
-
-def test_calibration_error_by_hand() -> None:
-    # Bin .0-.1: says .05, is .5 (2 rows). Bin .9-1: says .95 and 1.0, is 1 (2 rows).
-    error = metrics.expected_calibration_error([0, 1, 1, 1], [0.05, 0.05, 0.95, 1.0])
-    assert error == pytest.approx((2 * 0.45 + 2 * 0.025) / 4)
-    honest = np.random.default_rng(1).random(50_000)
-    labels = np.random.default_rng(2).random(50_000) < honest
-    assert metrics.expected_calibration_error(labels, honest) < 0.01
-    assert metrics.expected_calibration_error(labels, honest**3) > 0.2
-
-
-def test_one_label_alone_says_nothing() -> None:
-    assert math.isnan(metrics.balanced_accuracy([1, 1], [1, 0]))
-    assert math.isnan(metrics.auroc([0, 0], [0.1, 0.9]))
-    assert math.isnan(metrics.expected_calibration_error([], []))
-    assert math.isnan(metrics.brier([], []))
+@pytest.mark.parametrize(
+    ("cited", "entailing", "recall", "precision"),
+    [
+        # One claim, three citations: [1] alone entails, [2] and [3] do so only together, so each
+        # of them fails alone while the others still entail. Both are irrelevant.
+        ([[1, 2, 3]], {0: [{1}, {2, 3}]}, 1.0, 1 / 3),
+        # Only together: each is needed.
+        ([[2, 3]], {0: [{2, 3}]}, 1.0, 1.0),
+        # Each entails alone: neither is irrelevant, though one would do.
+        ([[1, 2]], {0: [{1}, {2}]}, 1.0, 1.0),
+        # A claim that is not recalled makes all its citations imprecise.
+        ([[1], [2, 3], []], {0: [{1}], 1: [{4}], 2: [{1}]}, 1 / 3, 1 / 3),
+        ([[1, 1]], {0: [{1}]}, 1.0, 1.0),
+        ([[], []], {0: [], 1: []}, 0.0, 0.0),
+    ],
+)
+def test_citations_by_the_rule_of_alce(
+    cited: list[list[int]],
+    entailing: dict[int, list[set[int]]],
+    recall: float,
+    precision: float,
+) -> None:
+    scores = metrics.citation_scores(cited, judged(entailing))
+    assert scores.recall == pytest.approx(recall)
+    assert scores.precision == pytest.approx(precision)
 
 
-def test_risk_coverage_by_hand() -> None:
-    curve = metrics.risk_coverage([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0])
-    assert curve == [(0.25, 0.0), (0.75, pytest.approx(1 / 3)), (1.0, 0.5)]
-    assert metrics.risk_coverage([], []) == []
+def test_an_answer_without_claims_has_no_citation_scores() -> None:
+    scores = metrics.citation_scores([], judged({}))
+    assert math.isnan(scores.recall) and math.isnan(scores.precision)
 
 
-def test_the_threshold_at_a_risk_by_hand() -> None:
-    sure, right = [0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0]
-    assert metrics.threshold_at_risk(sure, right, 0.0) == 0.9
-    assert metrics.threshold_at_risk(sure, right, 0.34) == 0.5  # equally sure rows stay together
-    assert metrics.threshold_at_risk(sure, right, 0.5) == 0.1
-    assert metrics.threshold_at_risk(sure, [0, 0, 0, 0], 0.5) == math.inf
-    assert metrics.threshold_at_risk([], [], 0.5) == math.inf
-    # A stricter threshold may be worse: the lowest that is good enough counts.
-    assert metrics.threshold_at_risk([0.9, 0.8, 0.7], [0, 1, 1], 0.34) == 0.7
+def test_faithfulness_is_the_share_of_supported_claims() -> None:
+    assert metrics.faithfulness([True, True, False]) == pytest.approx(2 / 3)
+    assert math.isnan(metrics.faithfulness([]))
+
+
+def test_transfer_and_forgetting_by_hand() -> None:
+    scores = [
+        [0.9, 0.1, 0.2],
+        [0.6, 0.8, 0.3],
+        [0.5, 0.9, 0.7],  # after the last task: the first lost .4, the second gained .1
+    ]
+    assert metrics.backward_transfer(scores) == pytest.approx((-0.4 + 0.1) / 2)
+    assert metrics.forgetting(scores) == pytest.approx((0.4 - 0.1) / 2)
+    # The best of the second task came before it was learnt: forgetting sees it, transfer does not.
+    other = [[0.9, 0.95, 0.2], [0.6, 0.8, 0.3], [0.5, 0.9, 0.7]]
+    assert metrics.backward_transfer(other) == metrics.backward_transfer(scores)
+    assert metrics.forgetting(other) == pytest.approx((0.4 + 0.05) / 2)
+
+
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_two_tasks_forget_what_they_transfer_backward(values: list[float]) -> None:
+    scores = [values[:2], values[2:]]
+    assert metrics.forgetting(scores) == pytest.approx(-metrics.backward_transfer(scores))
+
+
+@pytest.mark.parametrize("scores", [[[0.5]], [[0.1, 0.2]], [0.1, 0.2]])
+def test_a_matrix_of_tasks_is_square(scores: list[object]) -> None:
+    with pytest.raises(ValueError, match="two at least"):
+        metrics.backward_transfer(scores)
