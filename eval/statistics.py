@@ -201,7 +201,7 @@ def paired(
     differences = scores[1] - scores[0]  # (n,)
     places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
     members = np.array([places[cluster] for cluster in clusters])  # (n,)
-    sums = np.bincount(members, weights=differences)  # (clusters,)
+    sums = np.bincount(members, weights=differences).astype(np.float64)  # (clusters,)
     sizes = np.bincount(members).astype(np.float64)  # (clusters,)
     value, count, number = float(differences.mean()), len(differences), len(places)
     if number == 1:
@@ -253,7 +253,7 @@ def mcnemar(left: Sequence[float], right: Sequence[float]) -> float:
     gained, lost = pairs.count((0, 1)), pairs.count((1, 0))
     split = gained + lost
     tail = sum(math.comb(split, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**split)
+    return min(1.0, 2 * tail / (1 << split))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

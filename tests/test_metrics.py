@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from eval import metrics
 
@@ -262,6 +263,6 @@ def test_two_tasks_forget_what_they_transfer_backward(values: list[float]) -> No
 
 
 @pytest.mark.parametrize("scores", [[[0.5]], [[0.1, 0.2]], [0.1, 0.2]])
-def test_a_matrix_of_tasks_is_square(scores: list[object]) -> None:
+def test_a_matrix_of_tasks_is_square(scores: ArrayLike) -> None:
     with pytest.raises(ValueError, match="two at least"):
         metrics.backward_transfer(scores)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats  # type: ignore[import-untyped]
 
 from eval.statistics import Estimate, bootstrap, holm, mcnemar, mean, paired, wilson
 
@@ -113,8 +114,6 @@ def test_text_form() -> None:
 
 
 def test_the_paired_bootstrap_agrees_with_scipy() -> None:
-    from scipy import stats
-
     generator = np.random.default_rng(21)
     left = generator.normal(0.0, 3.0, 200)
     right = left + generator.normal(0.12, 1.0, 200)  # what makes a case hard is common to both
@@ -192,8 +191,6 @@ def test_equal_seeds_give_equal_paired_results() -> None:
 
 
 def test_mcnemar_equals_the_binomial_test_of_scipy() -> None:
-    from scipy import stats
-
     for gained, lost in [(7, 1), (0, 0), (3, 3), (0, 5), (40, 22), (86, 150)]:
         left = [0.0] * gained + [1.0] * lost + [0.0, 1.0] * 30
         right = [1.0] * gained + [0.0] * lost + [0.0, 1.0] * 30
