@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from eval.line import METHODS, NEW, OLD, START, Method, refit
 
@@ -9,16 +10,19 @@ _ROW = np.array([4.0, 1.0])  # the new point as a row: x and 1
 _MISS = 13.0 - 8.0  # how far the start is from it
 
 
-def _closed_form(method: Method, strength: float) -> np.ndarray:
-    start = np.array(START)
+def _closed_form(method: Method, strength: float) -> NDArray[np.float64]:
+    start: NDArray[np.float64] = np.array(START)
     if method == "plain":  # the nearest line that holds the point
-        return start + _MISS * _ROW / 17
+        return np.asarray(start + _MISS * _ROW / 17)
     if method == "l2-sp":  # ridge regression around the start
-        return start + np.linalg.solve(np.outer(_ROW, _ROW) + strength * np.eye(2), _MISS * _ROW)
+        moved = np.linalg.solve(np.outer(_ROW, _ROW) + strength * np.eye(2), _MISS * _ROW)
+        return np.asarray(start + moved)
     if method == "replay":
         x, y = np.array(OLD + NEW).T
-        return np.polyfit(x, y, 1)
-    return start + (np.array([0.0, 5.0]) if method == "frozen-slope" else np.array([1.25, 0.0]))
+        return np.asarray(np.polyfit(x, y, 1))
+    return np.asarray(
+        start + (np.array([0.0, 5.0]) if method == "frozen-slope" else np.array([1.25, 0.0]))
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
