@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 from eval.statistics import Estimate
@@ -38,7 +38,7 @@ FONTS = (
 _INK = "#6a7780"  # readable on white and on black, where a picture stands alone
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _SIZE, _ADVANCE = 11, 6.2  # text in pixels: its size, and what a narrow character takes
-_STYLE = {
+_STYLE: Any = {  # matplotlib types its settings by literal keys
     "svg.fonttype": "none",  # text, not outlines
     "svg.hashsalt": "tether",
     "text.parse_math": False,  # a name with $ is a name
@@ -102,7 +102,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A level to compare with, such as chance or a baseline."""
+    """A level to compare with, such as chance or a baseline; one that is no number is not drawn."""
 
     value: float
     name: str
@@ -167,6 +167,7 @@ def curves(
         y: The vertical axis.
         line: A level to compare with.
     """
+    line = line if line and math.isfinite(line.value) else None
     kept, left_out = _finite(panels)
     names = _names(series.name for some in kept.values() for series in some)
     legend = [_entry(names, name) for name in names] + _line_entry(line)
@@ -197,6 +198,7 @@ def bars(panels: Mapping[str, Sequence[Group]], x: Axis, *, line: Line | None = 
         x: The axis of the values; it begins at 0 unless `low` says otherwise.
         line: A level to compare with, such as chance.
     """
+    line = line if line and math.isfinite(line.value) else None
     kept: dict[str, list[tuple[Group, list[Bar]]]] = {}
     left_out: list[str] = []
     for title, groups in (panels or {"": ()}).items():
@@ -206,19 +208,19 @@ def bars(panels: Mapping[str, Sequence[Group]], x: Axis, *, line: Line | None = 
             missing = [bar.name for bar in group.bars if bar not in some]
             for name in missing if some or group.bars else [""]:
                 left_out.append(_spoken(title, group.name, name))
-    names = _names(bar.name for some in kept.values() for _, bars in some for bar in bars)
+    names = _names(bar.name for groups in kept.values() for _, row in groups for bar in row)
     legend = [_Entry(name, _colour(names, name), "s", "") for name in names]
     legend = [*(legend if len(legend) > 1 else []), *_line_entry(line)]
-    most = max(1.0, *(sum(len(bars) + 0.6 for _, bars in some) for some in kept.values()))
-    wide = max((_width(g.name) for some in kept.values() for g, _ in some), default=0.0)
+    most = max(1.0, *(sum(len(row) + 0.6 for _, row in groups) for groups in kept.values()))
+    wide = max((_width(one.name) for groups in kept.values() for one, _ in groups), default=0.0)
     canvas = _Canvas(
         tuple(kept), legend, x.label, "", left=22 + min(wide, 190), right=44, height=most * 18 + 12
     )
     with _drawing(canvas) as drawing:
-        for axes, some in zip(drawing.axes, kept.values(), strict=True):
-            values = [bar.value for _, bars in some for bar in bars]
+        for axes, drawn in zip(drawing.axes, kept.values(), strict=True):
+            values = [bar.value for _, row in drawn for bar in row]
             _limit(axes, x, [*values, 0.0, *_level(line)], "x")
-            drawing.rows(axes, some, names, most)
+            drawing.rows(axes, drawn, names, most)
             if line:
                 axes.axvline(line.value, color=_INK, lw=1, ls=":")
         return Plot(drawing.svg(), tuple(left_out))
@@ -324,7 +326,7 @@ class _Entry:
     name: str
     colour: str
     marker: str
-    dashes: str
+    dashes: Literal["", "-", "--", ":"]
 
 
 def _colour(names: Mapping[str, int], name: str) -> str:
@@ -434,7 +436,7 @@ class _Drawing:
             if bars:
                 axes.errorbar(
                     x, y, _errors(point.y), _errors(point.x), fmt="none", ecolor=colour,
-                    elinewidth=1, alpha=0.55,
+                    elinewidth=1, alpha=0.7,
                 )  # fmt: skip
             said = f"{_said(point.x)} / {_said(point.y)}"
             axes.plot(

@@ -33,7 +33,7 @@ from eval.plots import Axis, Bar, Group, Line, Point, Series, bars, curves, fron
 from eval.statistics import Estimate, wilson
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Request
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
@@ -345,15 +345,15 @@ def test_a_browser_shows_it_in_light_and_dark_on_phone_and_desk(
     grounds = set()
     for width in (390, 1200):
         page = browser.new_page(viewport={"width": width, "height": 900})
-        asked: list[str] = []
-        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        asked: list[Request] = []
+        page.on("request", asked.append)
         page.goto(file.as_uri())
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme)
             page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
             grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("window.__xss === undefined")
-        assert asked == [file.as_uri()]
+        assert [one.url for one in asked] == [file.as_uri()]
         page.close()
     assert len(grounds) == 2

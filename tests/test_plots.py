@@ -122,6 +122,12 @@ def test_nothing_at_all_is_still_a_picture() -> None:
     assert "Pareto front" not in texts(frontier({}, X, Y))
 
 
+def test_a_level_without_a_number_is_not_drawn() -> None:
+    line = Line(math.nan, "chance")
+    for plot in (curves({"": ARMS}, X, Y, line=line), bars({"": GROUPS}, X, line=line)):
+        assert "chance" not in texts(plot)
+
+
 def test_intervals_without_bounds_and_equal_values_are_drawn() -> None:
     alone = Estimate(2.0, math.nan, math.nan, 3, 1)
     plot = frontier({"": [Series("a", (Point(alone, alone, "b"), Point(2.0, 2.0)))]}, X, Y)
