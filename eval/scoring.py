@@ -197,11 +197,11 @@ class Scorer:
         wholes = self._encode([context + text for context, text in moved], opening=True)
         bare = self._encode([text if not context else "" for context, text in moved])
         rows = []
-        for number, (context, whole, alone) in enumerate(zip(contexts, wholes, bare, strict=True)):
+        for number, (before, whole, alone) in enumerate(zip(contexts, wholes, bare, strict=True)):
             if moved[number][0]:
                 # Where both melt into one token, that token is the continuation's.
-                start = min(len(context), len(whole) - 1)
-                ids = [*context[:start], *whole[start:]] if start else [self._first, *whole]
+                start = min(len(before), len(whole) - 1)
+                ids = [*before[:start], *whole[start:]] if start else [self._first, *whole]
                 start = max(1, start)
             else:
                 ids, start = [self._first, *alone], 1

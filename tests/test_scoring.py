@@ -94,7 +94,7 @@ def naive_pair(model: Any, tokenizer: Any, context: str, text: str) -> tuple[flo
 
 @pytest.mark.parametrize("options", [{}, {"batch_tokens": 1}, {"batch_rows": 3}])
 def test_continuations_are_what_one_row_at_a_time_gives(
-    loaded: Any, options: dict[str, int]
+    loaded: Any, options: dict[str, Any]
 ) -> None:
     model, tokenizer = loaded
     scores = Scorer(model, tokenizer, **options).continuations(PAIRS)
@@ -109,7 +109,8 @@ def test_what_melts_into_the_context_is_the_continuations(llama: Any) -> None:
     assert len(tokens(tokenizer, "an")) == len(tokens(tokenizer, "a")) == 1
     score = Scorer(model, tokenizer).continuations([("a", "n")])[0]
     expected, _ = naive(model, [tokenizer.bos_token_id], tokens(tokenizer, "an"))
-    assert (score.tokens, score.log_probability) == (1, pytest.approx(expected, abs=2e-4))
+    assert score.tokens == 1
+    assert score.log_probability == pytest.approx(expected, abs=2e-4)
 
 
 def test_what_greedy_decoding_gives_is_greedy(loaded: Any) -> None:
@@ -290,7 +291,10 @@ def test_samples_come_as_often_as_their_probability_says(llama: Any) -> None:
 
 
 def test_bad_options_are_refused(llama: Any) -> None:
-    for options in ({"batch_tokens": 0}, {"batch_rows": 0}, {"context_tokens": -1}):
+    refused: list[dict[str, Any]] = [
+        {"batch_tokens": 0}, {"batch_rows": 0}, {"context_tokens": -1},
+    ]  # fmt: skip
+    for options in refused:
         with pytest.raises(SettingsError, match="raise them"):
             Scorer(*llama, **options)
     with pytest.raises(SettingsError, match="temperature"):
