@@ -1,0 +1,238 @@
+"""Which arms of the injection experiment fit a budget of time, and what is left out.
+
+    made = plan(read_budget("60m"), standard_arms("cpu"), work, speeds)
+    made.arms  # by name, the most telling ones first
+    made.left_out  # (what, why), to be said on the page
+
+Arms come in order of importance. A plan has room for the first of them that make a comparison; to
+get there it gives up seeds, then facts. What time is left goes to the other arms in their order,
+and an arm that does not fit does not keep a smaller one out. Knows how long things take from
+measured speeds alone: nothing of models.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from eval.arms import Arm, Level, Training
+from ingest.errors import UsageError
+
+FEWEST_FACTS = 16  # of a half and language: four groups, below which an interval says nothing
+SPARED = 0.9  # of the budget is planned: speeds drift
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*([smh])")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a user gives: a size by name, or a time."""
+
+    name: str
+    level: Level
+    seconds: float | None  # None: as long as it takes
+    facts: int  # of each half and language
+    seeds: int
+
+
+def read_budget(text: str) -> Budget:
+    """Return the budget of that name.
+
+    Args:
+        text: "smoke", "gpu", or a time such as "60m", "90s" or "2h".
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    name = text.strip().lower()
+    if name == "smoke":
+        return Budget(name, "smoke", None, facts=8, seeds=1)
+    if name == "gpu":
+        return Budget(name, "gpu", None, facts=500, seeds=3)
+    found = _BUDGET.fullmatch(name)
+    if found is None or not float(found[1]):
+        raise UsageError(f'"{text}" is no budget; give smoke, gpu, or a time such as 60m or 2h.')
+    return Budget(name, "cpu", float(found[1]) * _UNITS[found[2]], facts=64, seeds=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How much there is to do for one seed with so many facts; all but `texts` grows with them."""
+
+    facts: int  # of each half and language
+    tokens: Mapping[str, int]  # lesson to trained tokens of one epoch
+    closed: int  # questions without passages
+    reading: int  # questions with passages
+    texts: int = 0  # tokens of general text that is read
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """What this machine does with this model, as measured."""
+
+    full: float  # trained tokens a second, all weights
+    lora: float  # the same with a LoRA
+    closed: float  # seconds for one question without passages
+    reading: float  # seconds for one question with passages
+    texts: float = 0.0  # seconds for one token of general text
+    start: float = 0.0  # seconds before the first question of a seed
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that the budget has no room for."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be run; `seconds` is the estimate, None where nothing was measured."""
+
+    budget: Budget
+    facts: int
+    seeds: int
+    arms: tuple[str, ...]
+    seconds: float | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    facts_chance: Mapping[str, float] = field(default_factory=dict)  # kind to accuracy of guessing
+
+    def to_json(self) -> str:
+        """Return the plan as text; `read_plan` reads it."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def read_plan(text: str) -> Plan:
+    """Return a plan that was written.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        row: dict[str, Any] = json.loads(text)
+        row["budget"] = Budget(**row["budget"])
+        row["left_out"] = tuple(LeftOut(**one) for one in row["left_out"])
+        row["arms"] = tuple(Arm.parse(name).name for name in row["arms"])
+        return Plan(**row)
+    except (TypeError, KeyError, AttributeError, UsageError) as error:
+        raise ValueError(f"no plan: {error}") from error
+
+
+def whole(budget: Budget, arms: Sequence[Arm], seeds: int | None = None) -> Plan:
+    """Return the plan of a budget without a limit: everything."""
+    names = tuple(arm.name for arm in arms)
+    return Plan(budget, budget.facts, seeds or budget.seeds, names)
+
+
+def plan(
+    budget: Budget,
+    arms: Sequence[Arm],
+    work: Work,
+    speeds: Speeds,
+    *,
+    seeds: int | None = None,
+) -> Plan:
+    """Return what fits the budget.
+
+    Args:
+        budget: Of time; without a limit everything fits.
+        arms: In order of importance.
+        work: What there is to do for one seed.
+        speeds: Of this machine.
+        seeds: How many are wanted; None for what the budget's size usually has.
+
+    Raises:
+        UsageError: Not even the smallest comparison fits; the message says what would.
+    """
+    wanted = seeds or budget.seeds
+    if budget.seconds is None:
+        return whole(budget, arms, wanted)
+    room = SPARED * budget.seconds
+    needed = essential(arms)
+    sizes = _sizes(budget.facts)
+    options = [(facts, count) for facts in sizes for count in range(wanted, 0, -1)]
+    for facts, count in options:
+        if seconds_of(needed, work, speeds, facts, count) <= room:
+            break
+    else:
+        least = seconds_of(needed, work, speeds, sizes[-1], 1) / SPARED
+        raise UsageError(
+            f"A budget of {budget.name} has no room for one trained arm beside retrieval on this"
+            f" machine; give --budget {-int(-least // 60)}m or more, or a smaller model."
+        )
+    chosen = list(needed)
+    for arm in arms:
+        if arm not in chosen and (seconds_of([*chosen, arm], work, speeds, facts, count) <= room):
+            chosen.append(arm)
+    left_out = [*_fewer(budget.facts, facts, wanted, count)]
+    for arm in arms:
+        if arm not in chosen:
+            more = seconds_of([*chosen, arm], work, speeds, facts, count)
+            more -= seconds_of(chosen, work, speeds, facts, count)
+            left_out.append(LeftOut(arm.name, f"it would take {more / 60:.0f} minutes more"))
+    return Plan(
+        budget,
+        facts,
+        count,
+        tuple(arm.name for arm in arms if arm in chosen),
+        seconds_of(chosen, work, speeds, facts, count),
+        tuple(left_out),
+    )
+
+
+def essential(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """Return the arms that a verdict needs: the model as it is, retrieval, and the first training.
+
+    They are the first of their sort, with the untrained arm that is asked like the trained one.
+    """
+    sorts = (
+        lambda arm: arm.training is None and arm.asked == "zero-shot",
+        lambda arm: arm.training is None and arm.asked == "few-shot",
+        lambda arm: arm.training is None and arm.asked == "retrieved",
+        lambda arm: arm.training is not None and arm.is_closed_book,
+    )
+    found = [next((arm for arm in arms if sort(arm)), None) for sort in sorts]
+    return tuple(arm for arm in found if arm is not None)
+
+
+def _sizes(facts: int) -> list[int]:
+    """Return numbers of facts to try: as many as wanted, half of it, and so on."""
+    sizes = [facts]
+    while sizes[-1] // 2 >= FEWEST_FACTS:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def _fewer(wanted: int, facts: int, seeds: int, count: int) -> Iterable[LeftOut]:
+    why = "the budget has room for no more; intervals are wider"
+    if facts < wanted:
+        yield LeftOut(f"{wanted - facts} of {wanted} facts of each language", why)
+    if count < seeds:
+        yield LeftOut(f"{seeds - count} of {seeds} seeds", why)
+
+
+def seconds_of(arms: Sequence[Arm], work: Work, speeds: Speeds, facts: int, seeds: int) -> float:
+    """Return about how long some arms take.
+
+    Arms of one course share its training, which lasts as long as the most epochs among them.
+    """
+    scale = facts / work.facts
+    courses: dict[str, Training] = {}
+    for arm in arms:
+        if arm.training is not None:
+            longest = courses.get(arm.training.course)
+            if longest is None or longest.epochs < arm.training.epochs:
+                courses[arm.training.course] = arm.training
+    seconds = speeds.start
+    for training in courses.values():
+        rate = speeds.full if training.rank is None else speeds.lora
+        seconds += scale * training.epochs * work.tokens.get(training.lesson, 0) / rate
+    for arm in arms:
+        closed = arm.is_closed_book
+        each, number = (speeds.closed, work.closed) if closed else (speeds.reading, work.reading)
+        seconds += scale * number * each
+        if arm.reads_texts:
+            seconds += work.texts * speeds.texts
+    return seeds * seconds
