@@ -15,6 +15,7 @@ import click
 from app.feedback import feedback
 from app.flags import Flags, collection_option, json_option, pass_flags, shown
 from app.keeping import LIBRARY
+from app.laboratory import LABORATORY
 from app.modelling import MODELLING
 from app.training import train
 
@@ -79,7 +80,7 @@ def cli(
     context.obj = flags
 
 
-for command in [*LIBRARY, *MODELLING, train, feedback]:
+for command in [*LIBRARY, *MODELLING, *LABORATORY, train, feedback]:
     cli.add_command(command)
 
 

@@ -97,6 +97,7 @@ class Plan:
     arms: tuple[str, ...]
     seconds: float | None = None
     left_out: tuple[LeftOut, ...] = ()
+    command: str = ""  # that repeats it
     facts_chance: Mapping[str, float] = field(default_factory=dict)  # kind to accuracy of guessing
 
     def to_json(self) -> str:

@@ -261,8 +261,9 @@ class Decision:
             high=_points(self.difference.high),
             count=self.difference.count,
             clusters=self.difference.clusters,
-            needed=self.needed or "?",
         )
+        if self.needed:
+            said += words["needed"].format(needed=self.needed)
         lost = self.forgotten
         if lost.count and lost.high < 0:
             said += words["forgets"].format(lost=f"{-100 * lost.value:.0f}", arm=self.arm)

@@ -25,9 +25,9 @@ SENTENCES = {
         "cannot be told": (
             "It cannot be told yet: {arm} answers {right} of the questions right and {other}"
             " {other_right}, and the difference of {difference} points (95% interval {low} to"
-            " {high}; {count} questions about {clusters} groups of facts) may be chance; about"
-            " {needed} groups of facts would tell."
+            " {high}; {count} questions about {clusters} groups of facts) may be chance."
         ),
+        "needed": " About {needed} groups of facts would tell.",
         "missing": (
             "It cannot be told yet: no retrieval arm was measured beside a trained one; measure"
             " both, with a larger budget."
@@ -57,8 +57,9 @@ SENTENCES = {
         "cannot be told": (
             "尚无定论：{arm} 答对 {right} 的问题，{other} 答对 {other_right}，相差 {difference}"
             " 个百分点（95% 区间 {low} 至 {high}；{count} 个问题，{clusters} 组事实），可能只是"
-            "偶然；约需 {needed} 组事实才能分辨。"
+            "偶然。"
         ),
+        "needed": "约需 {needed} 组事实才能分辨。",
         "missing": "尚无定论：检索与训练未能并列测量；请用更大的预算把两者都测一遍。",
         "forgets": "训练也有代价：模型原来知道的真实事实中，有 {lost} 个百分点被遗忘。",
     },

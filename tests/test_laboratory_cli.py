@@ -1,0 +1,189 @@
+"""The laboratory's doors: a whole smoke experiment, its report again, and what is refused."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from app.cli import cli, main
+from app.experiment import PLAN, parted
+from docs.generate import ROOT
+from eval.budget import read_plan
+from eval.facts import build_world
+from eval.injection import InjectionOptions
+from eval.injection_measuring import MeasuringOptions
+from eval.known_facts import candidates
+from eval.line import METHODS
+from eval.records import read_run
+from eval.speeds import measure, work_of
+from eval.verdict_words import WORDS
+from tests.tiny_models import build_transformers_model
+
+KNOWLEDGE = ROOT / "examples" / "knowledge"
+
+
+def tether(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, list(map(str, arguments)), catch_exceptions=False)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Return the one line with which a command is refused."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(map(str, arguments)))
+    assert stop.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run the whole way once, on the sample documents."""
+    place = tmp_path_factory.mktemp("smoke")
+    done = tether(
+        "--home", place / "home", "frontier", KNOWLEDGE, "--budget", "smoke", "--out", place / "out"
+    )
+    assert done.exit_code == 0, done.output
+    assert f"report: {place / 'out' / 'report.html'}" in done.output
+    yield place / "out"
+
+
+def test_a_smoke_run_shows_the_whole_way(smoke: Path) -> None:
+    plan = read_plan((smoke / PLAN).read_text())
+    run = read_run(smoke / "seed-0")
+    assert {sample.arm for sample in run.samples} == set(plan.arms)
+    assert not [sample for sample in run.samples if sample.failure]
+    kinds = {sample.kind for sample in run.samples}
+    assert kinds >= {"train/forward-new", "control/reverse", "known/forward", "text/en", "text/zh"}
+    page = (smoke / "report.html").read_text()
+    assert WORDS["en"]["smoke"].split(":")[0] in page
+    assert "tether frontier" in page and "full-qa-e4+rag-3" in page
+    assert page.count("<svg") == 2
+    assert str(smoke) not in page  # no place of this machine but the documents'
+    pictures = sorted(path.name for path in (smoke / "report-files").iterdir())
+    text = (smoke / "report.md").read_text()
+    assert len(pictures) == 2 and all(f"report-files/{name}" in text for name in pictures)
+
+
+def test_the_report_comes_from_the_records_alone(smoke: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "copy"
+    (bare / "seed-0").mkdir(parents=True)
+    for name in (PLAN, "seed-0/run.json", "seed-0/samples.jsonl"):
+        shutil.copy(smoke / name, bare / name)
+    assert tether("report", bare).exit_code == 0
+    for name in ("report.html", "report.md"):
+        assert (bare / name).read_bytes() == (smoke / name).read_bytes()
+    done = tether("report", bare, "--language", "zh")
+    assert "report.zh.html" in done.output
+    assert WORDS["zh"]["title"] in (bare / "report.zh.html").read_text()
+
+
+def test_the_same_command_repeats_no_sample(smoke: Path) -> None:
+    before = (smoke / "seed-0" / "samples.jsonl").read_bytes()
+    page = (smoke / "report.html").read_bytes()
+    done = tether("--home", smoke.parent / "home", "frontier", KNOWLEDGE, "--budget", "smoke",
+                  "--out", smoke)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert (smoke / "seed-0" / "samples.jsonl").read_bytes() == before
+    assert (smoke / "report.html").read_bytes() == page
+
+
+def test_another_experiment_is_not_mixed_in(
+    smoke: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "frontier", KNOWLEDGE, "--budget", "smoke", "--seed", 3, "--out", smoke)
+    assert "holds another experiment" in said and "choose another --out" in said
+
+
+def test_records_of_another_version_are_refused(
+    smoke: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seed-0").mkdir()
+    for name in (PLAN, "seed-0/run.json", "seed-0/samples.jsonl"):
+        shutil.copy(smoke / name, tmp_path / name)
+    described = tmp_path / "seed-0" / "run.json"
+    described.write_text(json.dumps({**json.loads(described.read_text()), "format": 0}))
+    assert "format 0" in refused(capsys, "report", tmp_path)
+    (tmp_path / PLAN).write_text("{}")
+    shutil.copy(smoke / "seed-0/run.json", described)
+    assert "damaged or of another version" in refused(capsys, "report", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [("soon", "no budget; give smoke, gpu, or a time"), ("smoke", "no such file or folder")],
+)
+def test_what_cannot_be_measured_is_said_in_a_line(
+    budget: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert said in refused(capsys, "frontier", tmp_path / "gone", "--budget", budget, "--out", out)
+    assert not out.exists()
+
+
+def test_documents_without_text_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.txt").write_text("A lone sentence.")
+    said = refused(capsys, "frontier", tmp_path, "--budget", "smoke", "--out", tmp_path / "out")
+    assert "1 passages of text were found" in said and "give documents with text" in said
+
+
+def test_a_folder_without_an_experiment_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "give a folder that tether frontier wrote" in refused(capsys, "report", tmp_path)
+    said = refused(capsys, "compare", tmp_path, tmp_path)
+    assert "give the folder of a run" in said
+
+
+def test_two_runs_are_compared(smoke: Path) -> None:
+    done = tether("compare", smoke / "seed-0", smoke / "seed-0")
+    assert done.exit_code == 0
+    assert "# seed-0 against seed-0" in done.output
+    assert "Nothing that the records know of." in done.output
+    assert " yes |" not in done.output  # nothing differs from itself
+
+
+def test_the_line_forgets() -> None:
+    done = tether("eval", "line")
+    assert [line.partition(":")[0] for line in done.output.splitlines()] == list(METHODS)
+
+
+def test_texts_are_parted_by_language() -> None:
+    texts = [f"Sentence {n}." for n in range(10)] + [f"第{n}句话。" for n in range(6)] + ["Last."]
+    aside, general = parted(texts)
+    assert {language: len(own) for language, own in aside.items()} == {"en": 3, "zh": 2}
+    assert sorted([*general, *aside["en"], *aside["zh"]]) == sorted(texts)
+    assert parted(["Only.", "Two."])[1] == ("Two.",)
+
+
+def test_known_facts_are_asked_in_both_languages() -> None:
+    cases = candidates()
+    assert len({case.id for case in cases}) == len(cases) == 60
+    assert {case.language for case in cases} == {"en", "zh"}
+    assert not any(answer in case.question for case in cases for answer in case.answers)
+
+
+def test_speeds_and_work_are_of_the_model_at_hand(tmp_path: Path) -> None:
+    from model.training.tasks import load_base
+
+    build_transformers_model(tmp_path, positions=2048)
+    model, tokenizer = load_base(tmp_path)
+    world, options = build_world(4, 0), InjectionOptions(
+        versions=2, measuring=MeasuringOptions(most_new_tokens=4)
+    )  # fmt: skip
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    found = measure(model.eval(), tokenizer, world, ["The harbour has three piers."], options)
+    assert min(found.full, found.lora, found.closed, found.reading, found.texts) > 0
+    assert all(bool((weight == before[name]).all()) for name, weight in model.named_parameters())
+    texts = ["The harbour has three piers.", "港口有三座码头。"]
+    work = work_of(world, 4, tokenizer, general=texts, texts=texts, options=options)
+    assert work.tokens["qa"] > work.tokens["text"] > 0
+    assert work.reading > work.closed > 0  # stale passages are for readers alone
+    twice = InjectionOptions(versions=4)
+    more = work_of(world, 4, tokenizer, general=texts, texts=texts, options=twice)
+    assert more.tokens["text"] == 2 * work.tokens["text"]
