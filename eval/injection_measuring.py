@@ -114,11 +114,11 @@ class Book:
         """
         if self.has(arm, case_id):
             return
-        empty = {
+        told: dict[str, Any] = {
             "cluster": case_id, "language": "", "question": "", "prompt": "", "output": "",
             "expected": (), "scores": {}, "seconds": 0.0, "confidence": None, "failure": None,
+            **known,
         }  # fmt: skip
-        told = empty | known
         figures = [*told["scores"].values(), told["confidence"]]
         if not all(figure is None or math.isfinite(figure) for figure in figures):
             told |= {
