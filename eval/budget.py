@@ -12,7 +12,7 @@ measured speeds alone: nothing of models.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -188,7 +188,7 @@ def essential(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 
     They are the first of their sort, with the untrained arm that is asked like the trained one.
     """
-    sorts = (
+    sorts: tuple[Callable[[Arm], bool], ...] = (
         lambda arm: arm.training is None and arm.asked == "zero-shot",
         lambda arm: arm.training is None and arm.asked == "few-shot",
         lambda arm: arm.training is None and arm.asked == "retrieved",

@@ -117,7 +117,9 @@ class Evidence:
         self, rows: _Rows, arm: Arm, kinds: Sequence[str], language: str, score: Score
     ) -> Quantity:
         label = " ".join((arm.name, *kinds, language, score))
-        return self.draws.mean({**rows}, label, is_share=score in ("right", "f1", "refused"))
+        return self.draws.mean(
+            list(rows.values()), label, is_share=score in ("right", "f1", "refused")
+        )
 
 
 def _require_comparable(runs: Sequence[Run]) -> None:

@@ -182,7 +182,7 @@ class _Report:
             for language in languages
             for name in ("right", "new", "known")
         )
-        rows = tuple(
+        rows: tuple[tuple[Cell, ...], ...] = tuple(
             (
                 own[0].arm.name,
                 *(cell for one in own for cell in (one.right, one.new, one.retention)),

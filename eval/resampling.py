@@ -14,7 +14,7 @@ all clusters. Knows nothing of what the numbers mean.
 
 import hashlib
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,7 +104,7 @@ class Draws:
 
     def mean(
         self,
-        rows: Mapping[Hashable, tuple[float, Hashable]],
+        rows: Sequence[tuple[float, Hashable]],
         label: str = "",
         *,
         is_share: bool = True,
@@ -116,7 +116,7 @@ class Draws:
         cluster (Brown, Cai and DasGupta 2001), by themselves for each label.
 
         Args:
-            rows: Case to its value and cluster.
+            rows: (value, cluster) of each case.
             label: What is measured, such as the arm.
             is_share: Whether the values are within 0..1.
         """
@@ -124,7 +124,7 @@ class Draws:
             return self.nothing()
         sums: dict[Hashable, float] = {}
         sizes: dict[Hashable, int] = {}
-        for value, cluster in rows.values():
+        for value, cluster in rows:
             sums[cluster] = sums.get(cluster, 0.0) + value
             sizes[cluster] = sizes.get(cluster, 0) + 1
         value = math.fsum(sums.values()) / len(rows)

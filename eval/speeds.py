@@ -40,7 +40,7 @@ def work_of(
     def tokens(rows: Sequence[Example]) -> int:
         return sum(len(tokenizer(row.prompt + row.completion)["input_ids"]) for row in rows)
 
-    lessons = {
+    lessons: dict[str, int] = {
         lesson: tokens(
             lesson_rows(world, lesson, versions=options.versions, seed=0, general=general)
         )

@@ -151,10 +151,7 @@ def test_a_mean_and_a_difference_agree_with_the_plain_bootstrap() -> None:
     left = [float(random.random() < 0.3) for _ in range(80)]
     right = [max(one, float(random.random() < 0.4)) for one in left]
     draws = Draws(resamples=20_000)
-    one, two = (
-        draws.mean({i: (v, c) for i, (v, c) in enumerate(zip(values, clusters, strict=True))})
-        for values in (left, right)
-    )
+    one, two = (draws.mean(list(zip(values, clusters, strict=True))) for values in (left, right))
     plain, both = mean(left, clusters), paired(left, right, clusters)
     assert one.estimate.value == plain.value
     assert one.estimate.low == pytest.approx(plain.low, abs=0.015)
@@ -167,18 +164,18 @@ def test_a_mean_and_a_difference_agree_with_the_plain_bootstrap() -> None:
 
 def test_what_was_never_seen_is_not_certain() -> None:
     draws = Draws()
-    never = draws.mean({i: (0.0, i) for i in range(16)}, "a")
+    never = draws.mean([(0.0, i) for i in range(16)], "a")
     assert never.estimate.value == never.estimate.low == 0
     assert 0.1 < never.estimate.high < 0.25  # Wilson's says .19
-    other = draws.mean({i: (0.0, i) for i in range(16)}, "b")
+    other = draws.mean([(0.0, i) for i in range(16)], "b")
     assert (other - never).estimate.low < -0.05 < 0.05 < (other - never).estimate.high
-    still = draws.mean({i: (0.0, i) for i in range(16)}, "c", is_share=False)
+    still = draws.mean([(0.0, i) for i in range(16)], "c", is_share=False)
     assert still.estimate.high == 0  # a base's distance from itself is no share
 
 
 def test_equal_seeds_give_equal_draws_in_any_order() -> None:
-    rows = {i: (float(i % 3), f"g{i}") for i in range(12)}
-    turned = dict(reversed(rows.items()))
+    rows = [(float(i % 3), f"g{i}") for i in range(12)]
+    turned = rows[::-1]
     one = Draws(7).mean(rows, is_share=False)
     other = Draws(7).mean(turned, is_share=False)
     assert np.allclose(one.drawn, other.drawn, equal_nan=True)
@@ -187,10 +184,10 @@ def test_equal_seeds_give_equal_draws_in_any_order() -> None:
 
 def test_p_is_small_where_the_interval_leaves_the_least_out() -> None:
     draws = Draws()
-    half = draws.mean({i: (float(i % 2), i) for i in range(60)})
+    half = draws.mean([(float(i % 2), i) for i in range(60)])
     assert half.p(0.5) > 0.5
     assert half.p(0.2) == pytest.approx(2 / (np.isfinite(half.drawn).sum() + 1))
-    few = draws.mean({i: (float(i > 0), i) for i in range(3)})
+    few = draws.mean([(float(i > 0), i) for i in range(3)])
     assert few.p(-1.0) == 0.25  # three clusters prove no more by their signs
     assert math.isnan(draws.nothing().p())
     assert draws.nothing().estimate.count == 0
