@@ -124,8 +124,7 @@ def _told(sample: Sample) -> Sample:
 
 def test_lessons_say_each_fact_equally_often_and_nothing_of_the_control(world: World) -> None:
     lessons = {
-        name: lesson_rows(world, name, versions=3, seed=1)  # type: ignore[arg-type]
-        for name in ("text", "paraphrases", "qa")
+        name: lesson_rows(world, name, versions=3, seed=1) for name in ("text", "paraphrases", "qa")
     }
     for rows in lessons.values():
         told = [row.completion for row in rows if not row.prompt]
@@ -268,15 +267,16 @@ def test_what_is_trained_is_known_and_what_is_not_is_guessed(
     assert not (tmp_path / "run" / "weights").exists()
 
 
-def test_a_smoke_run_measures_every_arm_and_repeats_bit_for_bit(
+def test_a_smoke_run_measures_every_arm_and_any_of_them_again_to_the_bit(
     world: World, bench: Bench, tmp_path: Path
 ) -> None:
     arms = standard_arms("smoke")
-    first, second = (
-        run_seed(world, arms, bench, tmp_path / name, seed=SEED, options=OPTIONS)
-        for name in ("first", "second")
-    )
-    assert [_told(one) for one in first.samples] == [_told(one) for one in second.samples]
+    first = run_seed(world, arms, bench, tmp_path / "first", seed=SEED, options=OPTIONS)
+    again = _arms("full-qa-e4+rag-3", "lora4-qa-e4", "rag-3")
+    second = run_seed(world, again, bench, tmp_path / "second", seed=SEED, options=OPTIONS)
+    by_key = {one.key: _told(one) for one in first.samples}
+    assert {one.arm for one in second.samples} == {arm.name for arm in again}
+    assert all(_told(one) == by_key[one.key] for one in second.samples)
     kinds = {arm.name: set[str]() for arm in arms}
     for one in first.samples:
         kinds[one.arm].add(one.kind)
@@ -301,13 +301,21 @@ def test_weights_do_not_depend_on_how_long_the_training_goes_on(
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
 
 
-@pytest.mark.parametrize("after", [3, 30, 75])
+KILLED_ARMS = ("base", "lora4-qa-e1", "lora4-qa-e2", "lora4-qa-e2+rag-1")
+
+
+@pytest.fixture(scope="module")
+def whole(world: World, bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return run_seed(world, _arms(*KILLED_ARMS), bench, folder, seed=SEED, options=OPTIONS)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.6])
 def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_was_not(
-    world: World, bench: Bench, tmp_path: Path, after: int
+    world: World, bench: Bench, whole: Run, tmp_path: Path, share: float
 ) -> None:
-    arms = _arms("base", "lora4-qa-e1", "lora4-qa-e2", "lora4-qa-e2+rag-1")
-    whole = run_seed(world, arms, bench, tmp_path / "whole", seed=SEED, options=OPTIONS)
-    folder = tmp_path / "killed"
+    arms, folder = _arms(*KILLED_ARMS), tmp_path / "killed"
+    after = 1 + int(share * len(whole.samples))
     with pytest.raises(KeyboardInterrupt):
         run_seed(
             world, arms, bench, folder, seed=SEED, options=OPTIONS, on_sample=_interrupt(after)
