@@ -73,14 +73,19 @@ class Quantity:
         """Return how well chance alone explains that the number is not `least`, two-sided.
 
         As in `eval.statistics.paired`: the smallest level at which the percentile interval leaves
-        `least` out, but never below what the resamples and the signs of the clusters can prove.
+        `least` out, but never below what the signs of the clusters can prove. Where no resample
+        gets to `least`, the tail of a normal distribution as wide as the resamples says how far
+        it is, so that correcting for many comparisons does not ask for ever more resamples.
         """
         found = self.drawn[np.isfinite(self.drawn)]
         if not self.is_known or not len(found):
             return math.nan
         fewest = min(int(np.sum(found <= least)), int(np.sum(found >= least)))
-        floor = 2.0 ** (1 - self.clusters)
-        return float(min(1.0, max(2 * (fewest + 1) / (len(found) + 1), floor)))
+        level = 2 * (fewest + 1) / (len(found) + 1)
+        width = float(np.std(found))
+        if not fewest and width:
+            level = min(level, math.erfc(abs(self.value - least) / width / math.sqrt(2)))
+        return float(min(1.0, max(level, 2.0 ** (1 - self.clusters))))
 
 
 @dataclass(slots=True)

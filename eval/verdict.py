@@ -274,8 +274,8 @@ def decide(evidence: Evidence) -> Decision:
     """Return whether to retrieve, to fine-tune, or to do both.
 
     The best arm of each side is taken, by its share right, and compared on the same questions; a
-    p-value counts as often as there were arms to choose from (Bonferroni), since the best of many
-    is partly lucky. Both is only worth it if it is better than the better one alone.
+    p-value counts as often as the better side had arms to choose from (Bonferroni), since the best
+    of many is partly lucky. Both is only worth it if it is better than the better one alone.
     """
     sides = _sides(evidence)
     best = {name: _best(evidence, arms) for name, arms in sides.items()}
@@ -285,15 +285,14 @@ def decide(evidence: Evidence) -> Decision:
         return Decision("cannot be told", "", "", nothing, nothing, nothing, 0, nothing)
     single.sort(key=lambda arm: -_right(evidence, arm).value)
     better, worse = single
-    tried = sum(len(arms) for arms in sides.values())
     both = best["both"]
     if both is not None:
         gained = _over(evidence, both, better)
-        if gained.value > 0 and gained.p() * tried <= ALPHA:
+        if gained.value > 0 and gained.p() * len(sides["both"]) <= ALPHA:
             return _decision(evidence, "both", both, better, gained)
     gained = _over(evidence, better, worse)
-    if gained.p() * tried <= ALPHA and gained.value > 0:
-        choice: Choice = "retrieve" if better == best["retrieve"] else "fine-tune"
+    choice: Choice = "retrieve" if better == best["retrieve"] else "fine-tune"
+    if gained.value > 0 and gained.p() * len(sides[choice]) <= ALPHA:
         return _decision(evidence, choice, better, worse, gained)
     return _decision(evidence, "cannot be told", better, worse, gained)
 

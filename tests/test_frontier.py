@@ -186,7 +186,8 @@ def test_p_is_small_where_the_interval_leaves_the_least_out() -> None:
     draws = Draws()
     half = draws.mean([(float(i % 2), i) for i in range(60)])
     assert half.p(0.5) > 0.5
-    assert half.p(0.2) == pytest.approx(2 / (np.isfinite(half.drawn).sum() + 1))
+    assert half.p(0.35) < half.p(0.4) < 0.5
+    assert 0 < half.p(0.1) < 2 / 2001  # 2000 resamples alone could not tell
     few = draws.mean([(float(i > 0), i) for i in range(3)])
     assert few.p(-1.0) == 0.25  # three clusters prove no more by their signs
     assert math.isnan(draws.nothing().p())
