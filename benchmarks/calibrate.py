@@ -7,8 +7,7 @@ Questions are none of those that heads learnt from, nor of the dev rows of
 `benchmarks/answering.py`; claims are the dev parts of `eval.verification` and the dev rows of
 `benchmarks/build_verify_data.py` (--pairs), on which no head is trained. Thresholds and figures
 come from five-fold cross-validation over whole paragraphs or groups: the lowest ones with which at
-most --wrong of the answers are wrong, each way of answering being fitted to the questions that the
-one before it leaves.
+most --wrong of the answers are wrong.
 Drafts of the generator are kept in --cache, so that a stopped run goes on where it was.
 """
 
@@ -478,10 +477,6 @@ class Questions:
         return replace(self, asked=asked, evidence=evidence)
 
 
-# Of each question: the score of the likeliest answer and whether it is right; None: refused.
-Outcomes = list[tuple[float, bool] | None]
-
-
 def fit_language(
     language: str,
     data: Path,
@@ -491,7 +486,11 @@ def fit_language(
     arguments: argparse.Namespace,
     result: dict[str, Any],
 ) -> None:
-    """Fit what tells of sentences, then each way of answering to what the one before leaves."""
+    """Fit what tells of sentences, and each way of answering.
+
+    Without a generator every question comes to the reader, and what it leaves is quoted or not, so
+    both are fitted to that; drafts to all questions, or to those that a reader before them leaves.
+    """
     figures: dict[str, Any] = {}
     cases = choose_cases(data, language, arguments.questions, arguments.seed)
     asked = with_passages(cases, encoder, arguments.seed)
@@ -511,13 +510,9 @@ def fit_language(
     questions = Questions(
         language, asked, evidence, verifier, drafter, arguments.wrong, result, figures
     )
-    left = list(range(len(asked)))
-    ways = [fit_spans, fit_answers] if arguments.reader == "first" else [fit_answers, fit_spans]
-    for way in ways:
-        function, outcomes = way(questions.only(left))
-        answered = [one is None or one[0] >= function.threshold for one in outcomes]
-        left = [place for place, done in zip(left, answered, strict=True) if not done]
-        print(language, way.__name__, figures, flush=True)
+    span, read_out = fit_spans(questions)
+    left = [i for i, (score, _) in enumerate(read_out) if score < span.threshold]
+    fit_answers(questions.only(left) if arguments.reader == "first" else questions)
     quoted = best_sentences(rough, rows, unseen)
     best = [quoted[i] for i in left]
     sentence = with_threshold(sentence, risk_threshold(best, arguments.wrong))
@@ -531,11 +526,8 @@ def fit_language(
     print(language, "quotations", figures, flush=True)
 
 
-def fit_answers(questions: Questions) -> tuple[Logistic, Outcomes]:
-    """Return the function of drafted claims, and what became of each question.
-
-    Scores are those of functions that were fitted without the question's paragraph.
-    """
+def fit_answers(questions: Questions) -> None:
+    """Fit the function of drafted claims, its threshold to what it says of unseen paragraphs."""
     language, verifier = questions.language, questions.verifier
     drafts = [questions.drafter.draft(evidence) for evidence in questions.evidence]
     by_question = [
@@ -547,7 +539,7 @@ def fit_answers(questions: Questions) -> tuple[Logistic, Outcomes]:
     rows = [row for found in by_question for row, grounded in found if grounded]
     names = [name for name in rows[0][0] if not name.endswith(RULED)]
     waiting = iter(zip(cross_validated(rows, names), rows, strict=True))
-    outcomes: Outcomes = []
+    outcomes: list[tuple[float, bool] | None] = []  # of each question; None: refused
     tops = []  # of the questions that a draft answers rightly, how likely the best sentence was
     for found, draft, evidence in zip(by_question, drafts, questions.evidence, strict=True):
         own = [next(waiting) for _, grounded in found if grounded]
@@ -572,13 +564,14 @@ def fit_answers(questions: Questions) -> tuple[Logistic, Outcomes]:
             **coverage_at_shares("answer", language, best, len(outcomes)),
         }
     )
-    return function, outcomes
+    print(language, "answers", questions.figures, flush=True)
 
 
-def fit_spans(questions: Questions) -> tuple[Logistic, Outcomes]:
-    """Return the function of what was read, and what became of each question; see `fit_answers`.
+def fit_spans(questions: Questions) -> tuple[Logistic, list[tuple[float, bool]]]:
+    """Return the function of what was read, and each question's best score and whether it is right.
 
-    Without a reader nothing is read.
+    Scores are those of functions that were fitted without the question's paragraph. Without a
+    reader nothing is read.
     """
     language, verifier = questions.language, questions.verifier
     if not any(evidence.readings for evidence in questions.evidence):
@@ -606,7 +599,8 @@ def fit_spans(questions: Questions) -> tuple[Logistic, Outcomes]:
             **coverage_at_shares("span", language, best, len(best)),
         }
     )
-    return function, list(best)
+    print(language, "spans", questions.figures, flush=True)
+    return function, best
 
 
 def best_sentences(

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app.assembly import build_assistant
+from app.assembly import build_assistant, build_generator
 from app.settings import load_settings
 from ingest.chunking import ChunkingOptions
 from ingest.pipeline import run
 from model.assistant import Assistant
-from model.generators import LlamaCppGenerator
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from retrieval.search import CollectionSearcher
 from retrieval.store import open_collection
@@ -63,14 +62,16 @@ def knowledge(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Assistant]:
     """Return the default assistant, all parts real, over the sample knowledge."""
+    del gemma_gguf  # only there to be prepared, or to skip
     folder = tmp_path_factory.mktemp("knowledge")
+    settings = load_settings({"home": str(weights_home)}, {})
     with open_collection(folder, "default", e5_encoder, create=True) as collection:
         sources = [Path(__file__).resolve().parent.parent / "examples" / "knowledge"]
         report = run(sources, collection, ChunkingOptions())
         assert len(report.outcomes) == 10 and not report.failed
         yield build_assistant(
-            load_settings({"home": str(weights_home)}, {}),
+            settings,
             encoder=e5_encoder,
-            generator=LlamaCppGenerator(gemma_gguf, name="gemma-3-270m"),
+            generator=build_generator(settings),
             searcher=CollectionSearcher(collection),
         )
