@@ -473,7 +473,7 @@ class Questions:
 
     def only(self, places: Sequence[int]) -> "Questions":
         """Return those at some places."""
-        asked, evidence = ([part[i] for i in places] for part in (self.asked, self.evidence))
+        asked, evidence = [self.asked[i] for i in places], [self.evidence[i] for i in places]
         return replace(self, asked=asked, evidence=evidence)
 
 
