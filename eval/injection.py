@@ -28,7 +28,14 @@ from eval.facts import World
 from eval.injection_knowledge import fact_cases, knowledge_of, unknown_only
 from eval.injection_lessons import lesson_rows
 from eval.injection_measuring import SUITE, Book, MeasuringOptions, OnSample, Subject
-from eval.injection_questions import Library, Question, known_questions, searches, world_questions
+from eval.injection_questions import (
+    ArticleIndex,
+    Question,
+    indexed,
+    known_questions,
+    searches,
+    world_questions,
+)
 from eval.injection_training import (
     Course,
     Spent,
@@ -190,7 +197,7 @@ class _Seed:
     adapter: Adapter | None
     writer: RunWriter
     book: Book
-    stack: ExitStack  # closes the library
+    stack: ExitStack  # closes the index
 
     def carry_out(self, arms: Sequence[Arm]) -> None:
         """Measure what is not measured yet."""
@@ -213,11 +220,11 @@ class _Seed:
         return model.eval().requires_grad_(False), tokenizer
 
     @cached_property
-    def library(self) -> Library:
+    def index(self) -> ArticleIndex:
         """The articles of all facts, known or not, as a user's documents hold them."""
         if self.bench.encoder is None:
             raise ValueError("no encoder: see _require")
-        return self.stack.enter_context(Library(self.given, self.bench.encoder))
+        return self.stack.enter_context(indexed(self.given, self.bench.encoder))
 
     @cached_property
     def questions(self) -> list[Question]:
@@ -266,7 +273,7 @@ class _Seed:
             self.scorer(model),
             None if hasattr(model, "disable_adapter") else self.base[0],
             spent,
-            self.library if searches(arm) else None,
+            self.index if searches(arm) else None,
             prompt_in_force(self.adapter if arm.adapted else None, PromptOptions(), ()),
         )
         self.book.measure(arm, subject, self.questions, self.bench.texts)

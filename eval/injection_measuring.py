@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from eval.arms import Arm
 from eval.injection_questions import (
     STOP,
-    Library,
+    ArticleIndex,
     Question,
     asks,
     contexts_of,
@@ -55,7 +55,7 @@ class Subject:
     scorer: Scorer
     base: Any = None  # to compare predictions with; None is the model without its adapter
     spent: Spent = field(default_factory=Spent)
-    library: Library | None = None  # of arms that search
+    index: ArticleIndex | None = None  # of arms that search
     prompt: PromptOptions = field(default_factory=PromptOptions)  # of arms that are given passages
 
 
@@ -137,8 +137,8 @@ class Book:
 
     def _ask(self, arm: Arm, subject: Subject, block: Sequence[Question]) -> None:
         begun = time.monotonic()
-        library = subject.library if searches(arm) else None
-        given = [contexts_of(one, arm, library, self._options.distractors) for one in block]
+        index = subject.index if searches(arm) else None
+        given = [contexts_of(one, arm, index, self._options.distractors) for one in block]
         prompts = [
             prompt_of(one, arm, [context.text for context in contexts], subject.prompt)
             for one, contexts in zip(block, given, strict=True)
@@ -183,10 +183,10 @@ class Book:
             for sample in self._writer.samples
             if sample.arm == arm.name and sample.prompt
         ]
-        library = subject.library if searches(arm) else None
+        index = subject.index if searches(arm) else None
         return {
             "train_seconds": subject.spent.seconds,
-            "index_seconds": library.index_seconds if library else 0.0,
+            "index_seconds": index.seconds if index else 0.0,
             "trained_tokens": float(subject.spent.tokens),
             "parameters": float(subject.spent.parameters),
             "seconds_per_question": math.fsum(seconds) / len(seconds) if seconds else 0.0,

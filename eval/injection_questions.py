@@ -10,12 +10,11 @@ nor of how text is generated.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 
 from eval.arms import Arm
 from eval.cases import Case
@@ -28,7 +27,7 @@ from ingest.pipeline import Item
 from model.claims import is_refusal
 from model.prompts import PromptOptions, build_prompt
 from retrieval.encoders import Encoder
-from retrieval.search import CollectionSearcher
+from retrieval.search import CollectionSearcher, Searcher
 from retrieval.store import open_collection
 
 KNOWN = "known/forward"
@@ -155,46 +154,36 @@ class Context:
     score: float  # of the search, 1 where it is given
 
 
-class Library:
-    """All articles of a world in a collection of their own, which is gone when this is closed."""
+@dataclass(frozen=True, slots=True)
+class ArticleIndex:
+    """What finds the articles of a world; open one with `indexed`."""
 
-    def __init__(self, world: World, encoder: Encoder) -> None:
-        """Index the articles of both halves; `index_seconds` says how long it took."""
-        begun = time.monotonic()
-        with ExitStack() as stack:
-            folder = stack.enter_context(TemporaryDirectory(prefix="tether-injection-"))
-            self._collection = stack.enter_context(
-                open_collection(Path(folder), "world", encoder, create=True)
-            )
-            articles = [*world.train.articles, *world.control.articles]
-            items = [_item(article.text, article.language, encoder) for article in articles]
-            self._collection.add_all(items, join_similar=False)
-            self._searcher = CollectionSearcher(self._collection)
-            self._stack = stack.pop_all()
-        self.index_seconds = time.monotonic() - begun
-
-    def __enter__(self) -> "Library":
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Remove the collection."""
-        self._stack.close()
+    searcher: Searcher
+    seconds: float  # that indexing took
 
     def nearest(self, question: str, count: int, *, without: Collection[str] = ()) -> list[Context]:
         """Return the nearest passages, best first, but none of the documents with those ids."""
-        found = self._searcher.search(question, top_k=count + len(without))
+        found = self.searcher.search(question, top_k=count + len(without))
         kept = [passage for passage in found if passage.chunk.document_id not in without]
         return [Context(one.chunk.id, one.chunk.text, one.score) for one in kept[:count]]
 
 
+@contextmanager
+def indexed(world: World, encoder: Encoder) -> Iterator[ArticleIndex]:
+    """Open the articles of both halves in a collection of their own, gone when this is closed."""
+    begun = time.monotonic()
+    with (
+        TemporaryDirectory(prefix="tether-injection-") as folder,
+        open_collection(Path(folder), "world", encoder, create=True) as collection,
+    ):
+        articles = [*world.train.articles, *world.control.articles]
+        items = [_item(article.text, article.language, encoder) for article in articles]
+        collection.add_all(items, join_similar=False)
+        yield ArticleIndex(CollectionSearcher(collection), time.monotonic() - begun)
+
+
 def contexts_of(
-    question: Question, arm: Arm, library: Library | None, distractors: int
+    question: Question, arm: Arm, index: ArticleIndex | None, distractors: int
 ) -> list[Context]:
     """Return the passages that an arm is given for a question, the best first.
 
@@ -204,7 +193,7 @@ def contexts_of(
     Args:
         question: What is asked.
         arm: How.
-        library: Needed by arms that search: see `searches`.
+        index: Needed by arms that search: see `searches`.
         distractors: How many passages the arm of that name is given, all but the right ones.
     """
     gold = _gold(question.case)
@@ -216,16 +205,16 @@ def contexts_of(
             Context(chunk_id(one, 0, len(text)), text, 1.0)
             for one, text in zip(ids, gold, strict=True)
         ]
-    if library is None:
-        raise ValueError(f"{arm.name} searches, and there is no library")
+    if index is None:
+        raise ValueError(f"{arm.name} searches, and there is no index")
     if arm.asked == "retrieved":
-        return library.nearest(question.case.question, arm.passages)
+        return index.nearest(question.case.question, arm.passages)
     without = {content_id(text) for text in gold}
-    return library.nearest(question.case.question, distractors, without=without)
+    return index.nearest(question.case.question, distractors, without=without)
 
 
 def searches(arm: Arm) -> bool:
-    """Return whether an arm needs a library."""
+    """Return whether an arm needs an index."""
     return arm.asked in ("distractors", "retrieved")
 
 

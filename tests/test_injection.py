@@ -19,10 +19,10 @@ from eval.injection_measuring import MeasuringOptions
 from eval.injection_questions import (
     EXAMPLES,
     KNOWN,
-    Library,
     Question,
     asks,
     contexts_of,
+    indexed,
     prompt_of,
     scores_of,
     world_questions,
@@ -201,12 +201,12 @@ def test_examples_say_nothing_of_any_world_and_real_facts_are_asked_in_one_form(
 
 def test_passages_are_the_gold_one_others_or_what_is_found(world: World) -> None:
     questions = world_questions(world, 1)
-    with Library(world, HashingEncoder(256)) as library:
-        assert library.index_seconds > 0
+    with indexed(world, HashingEncoder(256)) as index:
+        assert index.seconds > 0
         for question in questions:
             gold = question.case.contexts or (question.case.gold_context,)
             given = {
-                name: contexts_of(question, Arm.parse(name), library, 2)
+                name: contexts_of(question, Arm.parse(name), index, 2)
                 for name in ("oracle", "distractors", "rag-3", "few-shot")
             }
             assert tuple(one.text for one in given["oracle"]) == gold
@@ -217,7 +217,7 @@ def test_passages_are_the_gold_one_others_or_what_is_found(world: World) -> None
         seen = [one for one in questions if one.kind.endswith("forward-seen")]
         found = [
             one.case.gold_context
-            in [c.text for c in contexts_of(one, Arm.parse("rag-5"), library, 0)]
+            in [c.text for c in contexts_of(one, Arm.parse("rag-5"), index, 0)]
             for one in seen
         ]
         assert sum(found) > len(found) / 2  # it searches for the question indeed

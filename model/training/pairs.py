@@ -102,7 +102,7 @@ class Stated:
     row: QuestionRow
 
 
-class Library:
+class Corpus:
     """The rows by article and paragraph, where swaps find others of the same type."""
 
     def __init__(self, rows: Sequence[QuestionRow]) -> None:
@@ -129,7 +129,7 @@ class Library:
 class _Means:
     """What twins are made with, beside the row that they are made of."""
 
-    library: Library
+    corpus: Corpus
     options: PairOptions
     generator: random.Random
 
@@ -157,7 +157,7 @@ def _twins(
     rows: Sequence[QuestionRow], options: PairOptions, seed: int
 ) -> Iterator[tuple[Pair, Pair]]:
     """Yield twins of one language; each kind goes through the rows in an order of its own."""
-    means = _Means(Library(rows), options, random.Random(seed))
+    means = _Means(Corpus(rows), options, random.Random(seed))
     kinds = {kind: share for kind, share in options.shares.items() if share > 0}
     orders = {kind: _passes(rows, means.generator) for kind in kinds}
     made: dict[str, int] = dict.fromkeys(kinds, 0)
@@ -331,7 +331,7 @@ Maker = Callable[[QuestionRow, str, _Means], Twins | None]
 
 def _swap(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Exchange one value of the claim for another of its type."""
-    library, generator = means.library, means.generator
+    corpus, generator = means.corpus, means.generator
     stated = _stated(row, means)
     if stated is None:
         return None
@@ -340,7 +340,7 @@ def _swap(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
         return None
     value = generator.choice(found)
     near = [v for v in values(row.paragraph, kind, row.language) if not _overlap(v, value)]
-    far = [v for v in library.values(row.article, kind, row.language) if not _overlap(v, value)]
+    far = [v for v in corpus.values(row.article, kind, row.language) if not _overlap(v, value)]
     chosen = near if near and generator.random() < 0.6 else far  # the near ones are the harder
     candidates = [v for v in chosen if not _holds(stated.claim, v)]
     if kind in ("number", "date"):
@@ -374,7 +374,7 @@ def _answer(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
         return None
     others = [
         other.answers[0]
-        for other in means.library.questions[row.paragraph]
+        for other in means.corpus.questions[row.paragraph]
         if other.answers
         and not any(_overlap(other.answers[0], answer) for answer in row.answers)
         and not _holds(row.question, other.answers[0])
@@ -480,12 +480,12 @@ def _other_passage(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
 
 def _foreign(claim: str, row: QuestionRow, means: _Means) -> str | None:
     """Return a window of another paragraph that shares words with the claim but not its answer."""
-    library, generator = means.library, means.generator
+    corpus, generator = means.corpus, means.generator
     answers = [ev.normalise(answer) for answer in row.answers]
     wanted = set(ev.content_terms(claim))
-    others = [p for p in library.paragraphs[row.article] if p != row.paragraph]
+    others = [p for p in corpus.paragraphs[row.article] if p != row.paragraph]
     if not others:  # an article of one paragraph: any other will do
-        others = [generator.choice(library.rows).paragraph for _ in range(8)]
+        others = [generator.choice(corpus.rows).paragraph for _ in range(8)]
     ranked = [
         (len(wanted & set(ev.content_terms(sentence))), paragraph, sentence)
         for paragraph in generator.sample(others, min(8, len(others)))
@@ -543,7 +543,7 @@ def _unanswerable(row: QuestionRow, kind: str, means: _Means) -> Twins | None:
     """Set a question that people made unanswerable beside one that the same text answers."""
     if row.answers:
         return None
-    answered = [other for other in means.library.questions[row.paragraph] if other.answers]
+    answered = [other for other in means.corpus.questions[row.paragraph] if other.answers]
     if not answered:
         return None
     stated = _stated(means.generator.choice(answered), means, own=False)
