@@ -1,9 +1,11 @@
 """Fixtures for all tests: a home folder of their own, no network, and the real default models."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +17,20 @@ from model.assistant import Assistant
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from retrieval.search import CollectionSearcher
 from retrieval.store import open_collection
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, later than this
 
@@ -75,3 +91,15 @@ def knowledge(
             generator=build_generator(settings),
             searcher=CollectionSearcher(collection),
         )
+
+
+@pytest.fixture(scope="module")  # a running playwright forbids asyncio.run to later tests
+def browser() -> "Iterator[Browser]":
+    """Debian's chromium, started once."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed (apt-get install chromium)")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -4,7 +4,6 @@
 """
 
 import re
-import shutil
 import socket
 import struct
 import threading
@@ -31,16 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 HOSTILE = (
     '<img src=x onerror="window.__xss=1"><script>window.__xss=2</script>'
     "{{value}} ${window.__xss=3} **bold** [link](javascript:alert(1)) $$x^2$$"
@@ -152,18 +141,6 @@ def free_port() -> int:
     """Return a port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-@pytest.fixture(scope="module")  # a running playwright forbids asyncio.run to later tests
-def browser() -> "Iterator[Browser]":
-    """Debian's chromium, started once."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

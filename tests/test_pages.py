@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -35,8 +34,6 @@ from eval.statistics import Estimate, wilson
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Request
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
 HOSTILE = (
     '</title></style></svg></code></td><script>window.__xss=1</script><img src=x onerror="__xss=2">'
     '" onmouseover="__xss=3" | a | `b` ``` ![i](http://evil.example/i.png) [l](javascript:alert(1))'
@@ -321,18 +318,6 @@ def test_empty_blocks_are_pages_too() -> None:
 
 def test_durations() -> None:
     assert [seconds(one) for one in (0.0123, 1, 90, 5400)] == ["12.3 ms", "1 s", "1.5 min", "1.5 h"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    """Debian's chromium, started once."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.browser
