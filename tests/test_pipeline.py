@@ -374,7 +374,6 @@ import sys, signal
 from pathlib import Path
 from ingest.chunking import ChunkingOptions
 from ingest.pipeline import ListSink, PipelineOptions, run
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 if sys.argv[2] == "exit":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 run([Path(sys.argv[1])], ListSink(), ChunkingOptions(), pipeline=PipelineOptions(batch_chunks=1),
