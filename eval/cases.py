@@ -6,6 +6,7 @@ Knows nothing of files or models.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from ingest.documents import content_id
 
@@ -45,13 +46,26 @@ class Case:
         return self.gold_document or content_id("\n".join(self.contexts))
 
 
-def sample(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
-    """Return at most `limit` cases (None: all), whole passages at a time, in a seeded order.
+class Clustered(Protocol):
+    """Anything that is drawn together with what it depends on."""
 
-    The clusters are shuffled, never the cases within one, so a sample holds all questions of a
-    passage except where the limit cuts the last one. A smaller limit gives a prefix of a larger.
+    @property
+    def cluster(self) -> str:
+        """What makes it dependent on others."""
+        ...
+
+
+_Drawn = TypeVar("_Drawn", bound=Clustered)
+
+
+def sample(cases: Sequence[_Drawn], limit: int | None, seed: int) -> list[_Drawn]:
+    """Return at most `limit` cases (None: all), whole clusters at a time, in a seeded order.
+
+    The clusters (such as passages) are shuffled, never the cases within one, so a sample holds all
+    questions of a passage except where the limit cuts the last one. A smaller limit gives a prefix
+    of a larger.
     """
-    clusters: dict[str, list[Case]] = {}
+    clusters: dict[str, list[_Drawn]] = {}
     for case in cases:
         clusters.setdefault(case.cluster, []).append(case)
     order = list(clusters)
