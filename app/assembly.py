@@ -63,8 +63,13 @@ def build_encoder(settings: Settings) -> Encoder:
     return load_encoder(settings.encoder.model, settings.home, settings.encoder.device)
 
 
-def build_generator(settings: Settings) -> Generator:
-    """Return the generator in force with its adapter; "none" only ever quotes."""
+def build_generator(settings: Settings, *, slots: int = 1) -> Generator:
+    """Return the generator in force with its adapter; "none" only ever quotes.
+
+    Args:
+        settings: Say which.
+        slots: Prompts that llama.cpp decodes at once; each takes memory for its own context.
+    """
     chosen = settings.generator
     backend = resolve_backend(settings)
     adapter = resolve_adapter(settings)
@@ -86,6 +91,7 @@ def build_generator(settings: Settings) -> Generator:
             gpu_layers=chosen.gpu_layers,
             style=chosen.style,
             lora=prepare_gguf_lora(adapter, path, settings.home) if adapter else None,
+            slots=slots,
         )
     model = chosen.model
     if model == DEFAULT_GENERATOR:
@@ -267,12 +273,13 @@ def build_assistant(
     *,
     encoder: Encoder,
     generator: Generator | None = None,
+    verifier: Verifier | None = None,
     searcher: Searcher | None = None,
 ) -> Assistant:
-    """Return the assistant that the settings describe, around a loaded generator if given one."""
+    """Return the assistant that the settings describe, around loaded parts if given some."""
     return Assistant(
         generator=generator or build_generator(settings),
-        verifier=build_verifier(settings, encoder),
+        verifier=verifier or build_verifier(settings, encoder),
         searcher=searcher,
         prompt=resolve_prompt(settings),
         decoding=settings.decoding,

@@ -52,6 +52,7 @@ class GeneratorSettings:
     context_tokens: int = 4096  # llama.cpp: longest prompt and answer together
     threads: int = 0  # llama.cpp: CPU threads, 0 takes every core
     gpu_layers: int = 0  # llama.cpp: layers on a GPU
+    slots: int = 4  # tether serve: questions answered at once; each has its own context_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,17 @@ class ChatSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """What one serving process takes on; it listens where the chat does."""
+
+    waiting: int = 256  # questions that may wait in all
+    waiting_each: int = 64  # of these, questions of one owner: a browser page, an API user
+    upload_bytes: int = 209_715_200  # largest body of an upload
+    upload_seconds: float = 300.0  # longest time that a request's body may take to arrive
+    sources: bool = False  # let POST /api/ingest read paths of this machine, and web pages
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a user can choose."""
 
@@ -93,6 +105,7 @@ class Settings:
     reader: ReaderSettings = field(default_factory=ReaderSettings)
     verifier: VerifierSettings = field(default_factory=VerifierSettings)
     chat: ChatSettings = field(default_factory=ChatSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
     # Names of the settings that someone chose: a trained adapter brings the rest of its own prompt.
     chosen: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
@@ -109,6 +122,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "search.rerank_from": (1, 1_000),
     "generator.context_tokens": (512, math.inf),
     "generator.threads": (0, math.inf),
+    "generator.slots": (1, 64),
     "prompt.examples": (0, math.inf),
     "prompt.passage_tokens": (1, math.inf),
     "decoding.temperature": (0.01, 10),
@@ -116,6 +130,10 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "decoding.beams": (1, 64),
     "decoding.max_new_tokens": (1, math.inf),
     "chat.port": (1, 65_535),
+    "serve.waiting": (1, 10_000),
+    "serve.waiting_each": (1, 10_000),
+    "serve.upload_bytes": (1, math.inf),
+    "serve.upload_seconds": (1, math.inf),
 }
 
 

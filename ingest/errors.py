@@ -12,6 +12,7 @@
     │   └── StoreBusy               another process is writing this collection
     ├── WeightsError                weights are missing, altered or cannot be written
     ├── GeneratorError              a generator failed or could not be reached
+    ├── ServiceBusy                 too many questions wait, or the server is stopping
     └── TrainingError               training cannot start, or had to stop
 
 The tree stands here, in the leftmost folder, because imports point left and all folders raise it.
@@ -69,6 +70,10 @@ class WeightsError(TetherError):
 
 class GeneratorError(TetherError):
     """A generator backend failed or could not be reached."""
+
+
+class ServiceBusy(TetherError):
+    """The server takes no more questions at the moment."""
 
 
 class TrainingError(TetherError):

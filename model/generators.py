@@ -49,8 +49,8 @@ class Generator(Protocol):
     """Continues a prompt.
 
     A base model stops at the prompt's stop strings, which are not emitted; a chat model ends its
-    own turn. A generator decodes one prompt at a time: exhaust or close an iterator before the
-    same thread starts the next.
+    own turn. A generator may decode no more than one prompt at a time: exhaust or close an
+    iterator before the same thread starts the next.
     """
 
     @property
@@ -128,7 +128,9 @@ class LlamaCppGenerator:
     """A GGUF file run by llama.cpp inside this process (xllamacpp).
 
     llama.cpp always opens a loopback port for its own HTTP interface; a random key closes it to
-    everyone but this object. Parallel calls queue for one slot, whose cache keeps the last prompt.
+    everyone but this object. It decodes one prompt a slot at a time, those of all slots in one
+    batch; further calls wait. A slot's cache keeps its last prompt, and a prompt goes to the slot
+    whose cache begins most like it.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class LlamaCppGenerator:
         gpu_layers: int = 0,
         style: PromptStyle = "auto",
         lora: Path | None = None,
+        slots: int = 1,
     ) -> None:
         """Load the model.
 
@@ -152,6 +155,7 @@ class LlamaCppGenerator:
             gpu_layers: Layers to put on a GPU, if this build of llama.cpp has one.
             style: "chat" applies the file's chat template; "auto" does so if it has one.
             lora: A GGUF LoRA for this file (`model.gguf_lora` makes one), if any.
+            slots: Prompts that are decoded at once; each has memory for `context_tokens`.
 
         Raises:
             WeightsError: A file is missing or is no model that llama.cpp can read.
@@ -165,7 +169,7 @@ class LlamaCppGenerator:
         self._device = "gpu" if gpu_layers else "cpu"
         key = secrets.token_hex(16)
         self._server: Any = _start_llama_server(
-            path, key, context_tokens, threads, gpu_layers, lora
+            path, key, (slots, context_tokens), threads, gpu_layers, lora
         )
         self._use_chat = _use_chat(style, _has_chat_template(path), name)
         self._http = httpx.Client(
@@ -174,7 +178,7 @@ class LlamaCppGenerator:
             timeout=60,
             trust_env=False,  # a proxy must never see loopback traffic
         )
-        self._lock = threading.Lock()
+        self._free_slots = threading.BoundedSemaphore(slots)
 
     @property
     def identity(self) -> GeneratorIdentity:
@@ -207,7 +211,7 @@ class LlamaCppGenerator:
             handle = self._server.handle_completions
         if scores is not None:
             request |= _asking_for_scores(chat=self._use_chat)
-        with self._lock:
+        with self._free_slots:
             yield from _pull(handle, request, scores)
 
     def count_tokens(self, text: str) -> int:
@@ -235,16 +239,23 @@ class LlamaCppGenerator:
 
 
 def _start_llama_server(  # noqa: PLR0917 - one caller
-    path: Path, key: str, context_tokens: int, threads: int, gpu_layers: int, lora: Path | None
+    path: Path,
+    key: str,
+    size: tuple[int, int],
+    threads: int,
+    gpu_layers: int,
+    lora: Path | None,
 ) -> Any:  # noqa: ANN401 - xllamacpp ships no types
-    """Return xllamacpp's in-process server for one model."""
+    """Return xllamacpp's in-process server for one model; `size` is (slots, tokens a slot)."""
     import xllamacpp
 
+    slots, context_tokens = size
     threads = threads or _core_count()
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.n_ctx = context_tokens
-    params.n_parallel = 1
+    params.n_ctx = slots * context_tokens  # shared out evenly: no prompt can crowd out another's
+    params.n_parallel = slots
+    params.kv_unified = False
     params.n_gpu_layers = gpu_layers
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads

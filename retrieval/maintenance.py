@@ -5,6 +5,7 @@
     export_collection  one consistent file of a collection, while writers go on
     import_collection  puts such a file in place; it comes from a stranger until it is proven sound
     reindex            new vectors of another encoder beside the old ones, then one switch
+    delete_collection  all of it, for good
 
 Each holds the write lock, an export excepted; readers go on meanwhile. A truth is only ever
 replaced in one step, so that a kill leaves the old one or the new one, whole. Knows nothing of
@@ -881,6 +882,34 @@ def _switch(connection: sqlite3.Connection, wanted: Mapping[str, str]) -> None:
 def _forget_next(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE IF EXISTS vectors_next")
     connection.executemany("DELETE FROM meta WHERE key = ?", ((_NEXT + key,) for key in _IDENTITY))
+
+
+# Deleting
+
+
+def delete_collection(home: Path, name: str) -> None:
+    """Remove a collection with all its documents; programs that have it open still see them.
+
+    Raises:
+        UsageError: The name cannot be the name of a collection.
+        UnknownCollection: There is none of that name.
+        StoreBusy: Another program is writing it.
+        StoreError: It cannot be removed.
+    """
+    require_collection(home, name)
+    directory = _directory(home, name)
+    with _writing(directory):
+        try:
+            # First the log, then the truth: a later truth must never find the log of this one.
+            for suffix in ("-wal", "-shm", ""):
+                (directory / (TRUTH + suffix)).unlink(missing_ok=True)
+            flush(directory)
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise StoreError(
+                f"collection {name} cannot be removed ({error}); close the programs that use it, "
+                f"and make {directory} writable"
+            ) from error
 
 
 # Shared

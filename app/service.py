@@ -1,0 +1,539 @@
+"""Everything that one serving process holds: models once, collections as asked for, one fair line.
+
+    with Service(settings) as service:
+        for event in service.ask("谁造了这座桥？", owner="ada"):
+            ...  # Waiting, then the events of the assistant
+
+All doors of a process (the page, the HTTP API, MCP) share one `Service`, so that models are in
+memory once, and nobody's questions crowd out another's. Models come with the process; a collection
+is opened when first asked, and anew if its file was replaced meanwhile. Every method may be called
+from any thread. Knows nothing of HTTP, HTML or how an answer comes about.
+"""
+
+import logging
+import os
+import shutil
+import threading
+import time
+import unicodedata
+import uuid
+from collections import OrderedDict
+from collections.abc import Generator as Yielding
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+from app.assembly import (
+    build_assistant,
+    build_encoder,
+    build_generator,
+    build_searcher,
+    build_verifier,
+    describe_models,
+)
+from app.settings import Settings
+from app.turns import Line
+from ingest.documents import Document
+from ingest.errors import ServiceBusy, StoreBusy, StoreError, UnknownCollection, UsageError
+from ingest.pipeline import OnFile, PipelineOptions, Report, run
+from ingest.sources import MEMBER, Source
+from model.assistant import Assistant, Event, checked_question
+from model.feedback import Feedback, FeedbackStore
+from model.generators import Generator
+from retrieval.encoders import Encoder, Vectors
+from retrieval.maintenance import delete_collection
+from retrieval.passages import Passage
+from retrieval.search import Searcher, given_passages
+from retrieval.store import (
+    TRUTH,
+    Collection,
+    CollectionInfo,
+    DocumentInfo,
+    checked_name,
+    flush,
+    list_collections,
+    open_collection,
+    require_collection,
+)
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT = 1.0  # seconds: a waiting question tells its position at least so often
+MOST_OPEN = 8  # collections that stay open while nobody asks them
+LONGEST_FILE_NAME = 200  # bytes, of an uploaded file
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A question in the line; position 1 is the next to be let in. Told again every second."""
+
+    position: int
+
+
+@dataclass(eq=False)
+class _Opened:
+    """An open collection, what answers from it, and how many are using it."""
+
+    collection: Collection
+    file: tuple[int, int]  # device and number of its truth, to notice when that was replaced
+    searcher: Searcher
+    assistant: Assistant
+    users: int = 0
+    is_stale: bool = False  # closed when its last user leaves
+
+
+class Service:
+    """The parts of one serving process; `close` it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        encoder: Encoder | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        """Load the models, those that are not given.
+
+        Args:
+            settings: What is in force; `settings.collection` is the default collection.
+            encoder: Instead of the one that the settings name.
+            generator: The same; it is closed with the service.
+
+        Raises:
+            WeightsError: A model cannot be loaded.
+            SettingsError: The settings contradict each other.
+        """
+        self.settings = settings
+        self.encoder = encoder or build_encoder(settings)
+        self._verifier = build_verifier(settings, self.encoder)
+        self._generator = generator or build_generator(settings, slots=settings.generator.slots)
+        self._from_memory = self._assistant(None)
+        self._line = Line(
+            places=settings.generator.slots,
+            longest=settings.serve.waiting,
+            longest_each=settings.serve.waiting_each,
+        )
+        self._opened: OrderedDict[str, _Opened] = OrderedDict()  # the longest unused one first
+        self._lock = threading.Lock()  # of the line above, and of what it holds
+        self._ingesting = threading.Lock()  # one ingest at a time keeps memory bounded
+        self._is_closed = False
+        self._cancelled = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    # Asking
+
+    def ask(
+        self,
+        question: str,
+        *,
+        collection: str | None = None,
+        passages: Sequence[Passage] | None = None,
+        retrieval: bool = True,
+        top_k: int | None = None,
+        owner: str = "",
+    ) -> Yielding[Waiting | Event, None, None]:
+        """Yield `Waiting` while others are served, then what `Assistant.stream` yields.
+
+        Closing the iterator gives up the place in the line, or ends the answer and its decoding.
+
+        Args:
+            question: In Chinese or English.
+            collection: Where to search, None in the default collection.
+            passages: Answer from these instead of searching.
+            retrieval: False answers from the model's memory alone: never "supported".
+            top_k: Passages to find, None for the number in the settings.
+            owner: Whose question this is; owners are served in turns.
+
+        Raises:
+            QuestionError: The question is empty or far too long.
+            UnknownCollection: There is no such collection.
+            ServiceBusy: Too many questions wait, or the service was closed.
+            StoreError: The collection cannot be read.
+            GeneratorError: The generator failed.
+        """
+        question = checked_question(question)
+        searches = retrieval and passages is None
+        if searches:
+            require_collection(self.settings.home, collection or self.settings.collection)
+        ticket = self._line.join(owner)
+        try:
+            while position := self._line.wait(ticket, HEARTBEAT):
+                yield Waiting(position)
+            with self._answering(collection, searches=searches) as assistant:
+                events = assistant.stream(
+                    question, passages=passages, retrieval=retrieval, top_k=top_k
+                )
+                with closing(cast("Yielding[Event, None, None]", events)) as answering:
+                    for event in answering:
+                        if self._cancelled.is_set():
+                            raise _stopping()
+                        yield event
+        finally:
+            self._line.leave(ticket)
+
+    def search(
+        self, question: str, *, collection: str | None = None, top_k: int | None = None
+    ) -> tuple[Passage, ...]:
+        """Return the passages nearest to a question, best first.
+
+        Raises:
+            QuestionError: The question is empty or far too long.
+            UnknownCollection: There is no such collection.
+            StoreError: The collection cannot be read.
+        """
+        question = checked_question(question)
+        top_k = self.settings.search.top_k if top_k is None else top_k
+        with self._using(collection) as opened:
+            return tuple(opened.searcher.search(question, top_k=top_k))
+
+    def given(self, texts: Sequence[str], question: str) -> tuple[Passage, ...]:
+        """Return supplied texts as passages that `ask` takes."""
+        return tuple(given_passages(texts, question, self.encoder))
+
+    def embed(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
+        """Return unit vectors of texts as passages or as queries, (len(texts), dimension)."""
+        encode = self.encoder.encode_queries if queries else self.encoder.encode_passages
+        return encode(list(texts))
+
+    def keep_feedback(self, entry: Feedback) -> int:
+        """Keep what somebody said of an answer, and return its number.
+
+        Raises:
+            UsageError: It says nothing, or has no question.
+            StoreError: It cannot be written.
+        """
+        with FeedbackStore(self.settings.home) as store:
+            return store.add(entry)
+
+    # Filling
+
+    def ingest(
+        self,
+        sources: Sequence[Source],
+        *,
+        collection: str | None = None,
+        on_file: OnFile | None = None,
+    ) -> Report:
+        """Read sources into a collection, which is made if need be; one call at a time, in turn.
+
+        Args:
+            sources: As `ingest.pipeline.run` takes them.
+            collection: Its name, None for the default one.
+            on_file: Told of each file when it is durable.
+
+        Raises:
+            UsageError: The name cannot be the name of a collection.
+            StoreError: The collection cannot be written, or another program is writing it.
+        """
+        pipeline = PipelineOptions(parsers=self.settings.parsing)
+        with self._ingesting, self._using(collection, create=True) as opened:
+            store = opened.collection
+            with store.writing():
+                report = run(
+                    sources, store, self.settings.ingest, pipeline=pipeline, on_file=on_file
+                )
+                _save_index(store)
+        return report
+
+    def upload(
+        self,
+        files: Sequence[tuple[str, IO[bytes]]],
+        *,
+        collection: str | None = None,
+        on_file: OnFile | None = None,
+    ) -> Report:
+        """Keep files under the data root and ingest them.
+
+        They stand in `home/uploads/COLLECTION/NAME`, so that they can be shown and ingested again;
+        `remove` and `delete` take them away. A file of the same name is replaced, and one that
+        cannot be ingested is not kept.
+
+        Args:
+            files: Names, of which only the last part counts, and contents.
+            collection: Its name, None for the default one.
+            on_file: Told of each file when it is durable.
+
+        Raises:
+            UsageError: A name is no file name, or cannot be the name of a collection.
+            StoreError: The disk is full, or the collection cannot be written.
+        """
+        folder = self.uploads(collection)
+        names = [safe_file_name(name) for name, _ in files]  # all of them before any is written
+        paths = [
+            _written(folder / name, stream) for name, (_, stream) in zip(names, files, strict=True)
+        ]
+        try:
+            return self.ingest(list(dict.fromkeys(paths)), collection=collection, on_file=on_file)
+        finally:
+            with suppress(StoreError, UnknownCollection):  # what was raised above says it all
+                self._drop_unused(paths, collection)
+
+    def uploads(self, collection: str | None = None) -> Path:
+        """Return the folder that keeps a collection's uploaded files; it need not exist."""
+        name = checked_name(collection or self.settings.collection)
+        return self.settings.home / "uploads" / name
+
+    def remove(self, uris: Sequence[str], *, collection: str | None = None) -> int:
+        """Forget sources and their uploaded files; return how many of them were known.
+
+        Raises:
+            UnknownCollection: There is no such collection.
+            StoreError: The collection cannot be written.
+        """
+        with self._using(collection) as opened:
+            store = opened.collection
+            with store.writing():
+                count = store.remove_all(uris)
+                if count:
+                    _clear_traces(store)
+        self._drop_unused([Path(uri.partition(MEMBER)[0]) for uri in uris], collection)
+        return count
+
+    def delete(self, collection: str) -> None:
+        """Remove a collection with all its documents and uploaded files.
+
+        Raises:
+            UnknownCollection: There is no such collection.
+            StoreError: It cannot be removed, or a program is writing it.
+        """
+        delete_collection(self.settings.home, collection)
+        shutil.rmtree(self.uploads(collection), ignore_errors=True)
+        with self._lock:
+            self._put_away(checked_name(collection))
+
+    # Knowing
+
+    def collections(self) -> list[CollectionInfo]:
+        """Return all collections, sorted by name."""
+        return list_collections(self.settings.home)
+
+    def documents(self, collection: str | None = None) -> list[DocumentInfo]:
+        """Return the documents of a collection without their texts, oldest source first.
+
+        Raises:
+            UnknownCollection: There is no such collection.
+            StoreError: It cannot be read.
+        """
+        with self._using(collection) as opened:
+            return opened.collection.documents()
+
+    def document(self, document_id: str, *, collection: str | None = None) -> Document | None:
+        """Return a document with its text, None if the collection has none of that id.
+
+        Raises:
+            UnknownCollection: There is no such collection.
+            StoreError: It cannot be read.
+        """
+        with self._using(collection) as opened:
+            return opened.collection.document(document_id)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return role, name, source, licence, size, hash and device of the models in force."""
+        return describe_models(self.settings)
+
+    def load(self) -> tuple[int, int]:
+        """Return how many questions are being answered, and how many wait."""
+        return self._line.counts()
+
+    # Ending
+
+    def refuse(self) -> None:
+        """Take no more questions, and refuse those that wait; running answers go on."""
+        self._line.close()
+
+    def close(self, patience: float = 10.0) -> None:
+        """Let running answers finish, cancel those that take longer, and let go of everything.
+
+        Args:
+            patience: Seconds that running answers may take, and then their cancelling.
+        """
+        self.refuse()
+        if not self._line.wait_until_left(patience):
+            self._cancelled.set()
+            self._line.wait_until_left(patience)
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            for name in list(self._opened):
+                self._put_away(name)
+        self._generator.close()
+
+    # Collections that are open
+
+    def _assistant(self, searcher: Searcher | None) -> Assistant:
+        return build_assistant(
+            self.settings,
+            encoder=self.encoder,
+            generator=self._generator,
+            verifier=self._verifier,
+            searcher=searcher,
+        )
+
+    @contextmanager
+    def _answering(self, collection: str | None, *, searches: bool) -> Iterator[Assistant]:
+        """Lend the assistant of a collection, or one that searches none."""
+        if not searches:
+            yield self._from_memory
+            return
+        with self._using(collection) as opened:
+            yield opened.assistant
+
+    @contextmanager
+    def _using(self, collection: str | None, *, create: bool = False) -> Iterator[_Opened]:
+        """Lend an open collection, which stays open until the block ends."""
+        name = checked_name(collection or self.settings.collection)
+        with self._lock:
+            opened = self._find(name, create=create)
+            opened.users += 1
+        try:
+            yield opened
+        finally:
+            with self._lock:
+                opened.users -= 1
+                if opened.is_stale and not opened.users:
+                    opened.collection.close()
+                self._put_away_the_oldest()
+
+    def _find(self, name: str, *, create: bool) -> _Opened:
+        """Return a collection that is open, or open it; the lock is held."""
+        if self._is_closed:
+            raise _stopping()
+        truth = self.settings.home / "collections" / name / TRUTH
+        known = self._opened.get(name)
+        if known is not None and known.file != _number(truth):
+            self._put_away(name)
+            known = None
+        if known is None:
+            if not create:
+                require_collection(self.settings.home, name)
+            store = open_collection(self.settings.home, name, self.encoder, create=create)
+            try:
+                searcher = build_searcher(self.settings, self.encoder, store)
+                file = _number(truth)
+                if file is None:
+                    raise UnknownCollection(f"collection {name} was removed; make it anew")
+                known = _Opened(store, file, searcher, self._assistant(searcher))
+            except BaseException:
+                store.close()
+                raise
+            self._opened[name] = known
+        self._opened.move_to_end(name)
+        return known
+
+    def _put_away(self, name: str) -> None:
+        """Close a collection, now or when its last user leaves; the lock is held."""
+        opened = self._opened.pop(name, None)
+        if opened is not None:
+            opened.is_stale = True
+            if not opened.users:
+                opened.collection.close()
+
+    def _put_away_the_oldest(self) -> None:
+        """Close collections that nobody asks, the longest unused ones first; the lock is held."""
+        idle = [name for name, opened in self._opened.items() if not opened.users]
+        for name in idle[: max(0, len(self._opened) - MOST_OPEN)]:
+            self._put_away(name)
+
+    def _drop_unused(self, paths: Sequence[Path], collection: str | None) -> None:
+        """Delete uploaded files of which the collection holds nothing (any more)."""
+        folder = self.uploads(collection)
+        with self._using(collection) as opened:
+            known = opened.collection.uris()
+        for path in paths:
+            uri = path.as_posix()
+            is_used = any(one == uri or one.startswith(uri + MEMBER) for one in known)
+            if path.parent == folder and not is_used:
+                path.unlink(missing_ok=True)
+
+
+def safe_file_name(name: str) -> str:
+    """Return the last part of a name that a stranger gave, fit to be a file's name anywhere.
+
+    Raises:
+        UsageError: Nothing of a name is left.
+    """
+    base = unicodedata.normalize("NFC", name.replace("\\", "/")).rpartition("/")[2]
+    base = "".join("_" if c in '<>:"|?*' else c for c in base if c.isprintable()).strip(" .")
+    stem, dot, suffix = base.rpartition(".")
+    stem, suffix = (stem, dot + suffix) if stem else (base, "")
+    room = LONGEST_FILE_NAME - len(suffix.encode())
+    stem = stem.encode()[: max(0, room)].decode("utf-8", "ignore")
+    if not stem:
+        raise UsageError("an uploaded file has no usable name; give it one like notes.md")
+    return stem + suffix
+
+
+def _written(path: Path, stream: IO[bytes]) -> Path:
+    """Write a file whole: killed on the way, the one that was there stays."""
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_old_parts(path.parent)
+        with part.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        flush(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path.name} cannot be kept ({error.strerror or error}); free some space or make"
+            f" {path.parent} writable, and upload it again"
+        ) from error
+    return path
+
+
+def _clear_old_parts(folder: Path) -> None:
+    """Delete what killed processes left half written; a day's upload may still be going on."""
+    for left in folder.glob(".*.part"):
+        with suppress(FileNotFoundError):
+            if left.stat().st_mtime < time.time() - 86_400:
+                left.unlink()
+
+
+def _number(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one at the same path, None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _save_index(store: Collection) -> None:
+    """Write the snapshot now if that is due, so that no question has to wait for it."""
+    from retrieval.index import DenseIndex
+
+    DenseIndex(store).save()
+
+
+def _clear_traces(store: Collection) -> None:
+    """Clear what removed documents left in the collection's files, and give the space back."""
+    from retrieval.index import DenseIndex
+
+    DenseIndex(store).forget_removed()
+    try:
+        store.compact()
+    except StoreBusy as busy:  # a reader is in the way; the documents are out all the same
+        logger.info("%s", busy)
+
+
+def _stopping() -> ServiceBusy:
+    return ServiceBusy("the server is stopping; ask again when it is back")
