@@ -1,8 +1,8 @@
 """What a suite is, and how one is run: cases, what is compared on them, and samples on disk.
 
-    suite = open_suite(laboratory, request)   # of eval.answering_suite, eval.position, ...
-    run = run_suite(suite, Path("runs/answers"), seed=0, limit=200, command="tether eval answers")
-    page = suite_page(run, LAYOUT)            # eval.suite_pages, from the records alone
+    with open_suite(laboratory, request) as suite:  # of eval.answers_suite, eval.position, ...
+        run = run_suite(suite, Path("runs/answers"), seed=0, limit=200)
+    page = suite_page(run, LAYOUT)                  # eval.suite_pages, from the records alone
 
 A suite has `Trial`s (one case each) and `Variant`s (what is compared; records call one an arm). A
 variant measures blocks of trials and says for each what came out, with its scores; beside them it
@@ -28,11 +28,12 @@ from ingest.documents import content_id
 from ingest.errors import SettingsError, StoreError, TetherError, WeightsError
 from model.answers import Citation
 from model.assistant import Assistant
-from model.generators import Decoding, Generator
-from model.prompts import PromptOptions
+from model.generators import Decoding, Generator, GeneratorIdentity
+from model.prompts import Prompt, PromptOptions
 from model.verifier import Verifier
 from retrieval.encoders import Encoder
 from retrieval.search import Searcher, SearchOptions
+from retrieval.store import Collection
 
 BASELINE = "baseline: "  # how the name of an arm that knows nothing begins
 PATIENCE = 10  # failures in a row after which a variant is left alone for this sitting
@@ -140,20 +141,33 @@ class Laboratory(Protocol):
         """What goes into a prompt."""
         ...
 
-    def identity(self) -> dict[str, str]:
-        """Return hashes of what answers: weights, adapters, calibration, code, options."""
+    @property
+    def device(self) -> str:
+        """Where a transformers model is put: "cpu" or "cuda"."""
+        ...
+
+    def identity(self, *, generates: bool = True) -> dict[str, str]:
+        """Return hashes of what answers: weights, adapters, calibration, code, options.
+
+        Args:
+            generates: Whether the generator has a part in what is measured.
+        """
         ...
 
     def encoder(self) -> Encoder:
         """Return the encoder."""
         ...
 
-    def generator(self) -> Generator:
+    def generator(self) -> "Overheard":
         """Return the generator with its adapter, as `tether ask` uses it."""
         ...
 
     def verifier(self) -> Verifier:
         """Return the verifier with its heads."""
+        ...
+
+    def searcher(self, collection: Collection) -> Searcher:
+        """Return the search over a collection, with the reranker if there is one."""
         ...
 
     def assistant(
@@ -177,9 +191,43 @@ class Laboratory(Protocol):
         ...
 
 
+class Overheard:
+    """A generator whose last prompt can be read, for the record of what it was asked."""
+
+    def __init__(self, generator: Generator) -> None:
+        """Pass everything on to a generator."""
+        self._generator = generator
+        self._prompt: Prompt | None = None
+
+    @property
+    def identity(self) -> GeneratorIdentity:
+        """That of the generator."""
+        return self._generator.identity
+
+    def stream(
+        self, prompt: Prompt, decoding: Decoding, scores: list[float] | None = None
+    ) -> Iterator[str]:
+        """Yield what the generator yields."""
+        self._prompt = prompt
+        yield from self._generator.stream(prompt, decoding, scores)
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of the generator's tokens in the text."""
+        return self._generator.count_tokens(text)
+
+    def close(self) -> None:
+        """Close the generator."""
+        self._generator.close()
+
+    def heard(self) -> str:
+        """Return the prompt since the last call of this, "" if there was none."""
+        prompt, self._prompt = self._prompt, None
+        return prompt.as_text() if prompt else ""
+
+
 # The Python files under these folders, and these of eval/, decide what a sample holds.
 _MEASURED = ("ingest", "retrieval", "model")
-_SCORED = ("cases", "datasets", "metrics", "outcomes", "scoring", "suites")
+_SCORED = ("answering", "benches", "cases", "datasets", "metrics", "outcomes", "scoring", "suites")
 
 
 def hash_code(*modules: str, root: Path | None = None) -> str:
