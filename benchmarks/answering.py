@@ -6,77 +6,37 @@
 Every distinct paragraph of a set becomes one document of a real collection (kept under
 TETHER_HOME/benchmarks, so a second run embeds nothing); every question goes through
 `Assistant.ask`. Sets that supply their own passages are asked over those, and some give the gold
-paragraph among distractors; `benchmarks/answering_sets.py` lists them. Retrieval is measured
+paragraph among distractors; `eval/question_sets.py` lists them. Retrieval is measured
 on all questions, answering on at most `--limit` per set and language. Rows are appended to the
 JSONL file as they are done, and the report is built from that file alone. A file is resumed only
 by the code, calibration, models and settings that began it: old figures never pass for new ones.
 """
 
-import json
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import click
 from tqdm import tqdm
 
-from app.assembly import (
-    build_assistant,
-    build_encoder,
-    build_generator,
-    build_verifier,
-    describe_adapters,
-    resolve_backend,
-)
-from app.settings import flatten, load_settings
-from benchmarks.answering_measures import Row
+from app.settings import load_settings
+from app.suites import SettingsLaboratory
 from benchmarks.answering_records import Record, read_rows
 from benchmarks.answering_report import render
-from benchmarks.answering_sets import DEFAULT, GROUPS, SETS, cases_of
+from eval.answering import Row, described
+from eval.benches import RETRIEVED, Asker, Bench, Benches, Opener, paragraphs_of, passages_for
 from eval.cases import Case, sample
 from eval.datasets import find_data
-from ingest.chunking import ChunkingOptions, split
-from ingest.documents import Document, content_id
+from eval.question_sets import DEFAULT, GROUPS, SETS, cases_of
 from ingest.errors import SettingsError, TetherError, UsageError
-from ingest.languages import detect_language
-from model.answers import Answer, answer_to_json
-from retrieval.encoders import Encoder
-from retrieval.passages import Passage
-from retrieval.search import CollectionSearcher, Searcher, SearchOptions, given_passages
-from retrieval.store import Collection, open_collection
+from model.answers import answer_to_json
 
-RETRIEVED = 10  # passages of a "retrieval" row, whatever number the assistant reads
 ROOT = Path(__file__).resolve().parent.parent
-MEASURED = ("ingest", "retrieval", "model")  # the folders whose code decides what is found and said
-
-
-class Asker(Protocol):
-    """The part of `model.assistant.Assistant` that is measured."""
-
-    def ask(self, question: str, *, passages: Sequence[Passage] | None = None) -> Answer:
-        """Return the verified answer, from the passages given or from its own search."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What one set in one language is measured with."""
-
-    make_asker: Callable[[], Asker]  # called only if something is to be asked
-    searcher: Searcher
-    given: Callable[[Sequence[str], str], Sequence[Passage]]  # texts, question
-
-
-# Opens the bench of a set and language for its distinct paragraphs.
-Opener = Callable[[str, Sequence[str]], AbstractContextManager[Bench]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +55,9 @@ def measure(plan: Plan, open_bench: Opener, record: Record) -> None:
     for name, cases in plan.cases.items():
         for language in sorted({case.language for case in cases}):
             chosen = [case for case in cases if case.language == language]
-            paragraphs = [case.gold_context for case in chosen if case.gold_context is not None]
+            paragraphs = list(paragraphs_of(chosen).values())
             home = name.removesuffix("-given")  # the same paragraphs are embedded once
-            with open_bench(f"{home}-{language}", list(dict.fromkeys(paragraphs))) as bench:
+            with open_bench(f"{home}-{language}", paragraphs) as bench:
                 _measure_set(plan, name, chosen, bench, record)
 
 
@@ -106,7 +66,7 @@ def _measure_set(
 ) -> None:
     frame = {"variant": plan.variant, "set": name}
     searched = [c for c in cases if c.gold_context is not None and not c.distractors]
-    texts = {c.gold_document: c.gold_context for c in cases if c.gold_document and c.gold_context}
+    texts = paragraphs_of(cases)
     _fill(record, {"kind": "retrieval", **frame}, searched, lambda case: _search(case, bench))
     if not plan.retrieval_only:
         asked, asker = sample(cases, plan.limit, plan.seed), bench.make_asker()
@@ -125,22 +85,7 @@ def _fill(
     for case in tqdm(cases, desc=f"{frame['set']} {frame['kind']}", mininterval=5):
         identity = {**frame, "id": case.id}
         if not record.has(identity):
-            record.add({**identity, **_described(case), **observe(case)})
-
-
-def _described(case: Case) -> Row:
-    """Return what the report needs to know of a case; documents are named by content hash."""
-    return {
-        "language": case.language,
-        "question": case.question,
-        "gold": list(case.answers),
-        "parts": [list(spellings) for spellings in case.parts],
-        "memory": list(case.memory),
-        "answerable": case.answerable,
-        "gold_document": case.gold_document,
-        "cluster": case.cluster,
-        "hash": content_id(json.dumps(asdict(case), ensure_ascii=False, sort_keys=True)),
-    }
+            record.add({**identity, **described(case), **observe(case)})
 
 
 def _search(case: Case, bench: Bench) -> Row:
@@ -153,127 +98,35 @@ def _search(case: Case, bench: Bench) -> Row:
 
 def _ask(case: Case, bench: Bench, asker: Asker, texts: Mapping[str, str]) -> Row:
     start = time.perf_counter()
-    answer = asker.ask(case.question, passages=_passages(case, bench, texts))
+    answer = asker.ask(case.question, passages=passages_for(case, bench, texts))
     seconds = time.perf_counter() - start
     return {**answer_to_json(answer), "seconds": round(seconds, 4)}
 
 
-def _passages(case: Case, bench: Bench, texts: Mapping[str, str]) -> Sequence[Passage] | None:
-    """Return the passages that the case brings, None if the assistant is to search.
-
-    Among distractors the gold paragraph stands at its rank, or last if it was not found.
-
-    Args:
-        case: The question.
-        bench: Searches, and makes passages of texts.
-        texts: The paragraphs of the set by document id.
-    """
-    gold = case.gold_document
-    if gold is None:
-        return bench.given(case.contexts, case.question)
-    if not case.distractors:
-        return None
-    found = bench.searcher.search(case.question, top_k=RETRIEVED)
-    ranked = list(dict.fromkeys([*(passage.chunk.document_id for passage in found), gold]))
-    others = [document for document in ranked if document != gold][: case.distractors]
-    kept = [document for document in ranked if document == gold or document in others]
-    return bench.given([texts[document] for document in kept], case.question)
-
-
-# A real collection, whatever answers over it.
-
-
-@dataclass(frozen=True, slots=True)
-class Laboratory:
-    """Opens benches over real collections kept under `home`/benchmarks."""
-
-    home: Path
-    encoder: Encoder
-    make_asker: Callable[[Searcher], Asker]
-    search: SearchOptions = field(default_factory=SearchOptions)
-    chunking: ChunkingOptions = field(default_factory=ChunkingOptions)
-
-    @contextmanager
-    def open(self, name: str, paragraphs: Sequence[str]) -> Iterator[Bench]:
-        """Open the bench of a set; its paragraphs are embedded on the first run only."""
-        key = [paragraphs, asdict(self.encoder.identity), asdict(self.chunking)]
-        digest = content_id(json.dumps(key, ensure_ascii=False))[:12]
-        home = self.home / "benchmarks"
-        with open_collection(home, f"{name}-{digest}", self.encoder, create=True) as collection:
-            self._fill(name, collection, paragraphs)
-            searcher = CollectionSearcher(collection, self.search)
-            yield Bench(
-                make_asker=lambda: self.make_asker(searcher),
-                searcher=searcher,
-                given=lambda texts, question: given_passages(texts, question, self.encoder),
-            )
-
-    def _fill(self, name: str, collection: Collection, paragraphs: Sequence[str]) -> None:
-        """Add the paragraphs that an earlier run has not added, each as one document."""
-        with collection.writing():
-            for text in tqdm(paragraphs, desc=f"{name} paragraphs", mininterval=5):
-                identity = content_id(text)
-                uri = f"paragraph:{identity}"
-                if collection.file_hash(uri) is None:
-                    language = detect_language(text)
-                    document = Document(identity, uri, "", text, language, "text/plain")
-                    chunks = split(document, collection.count_tokens, self.chunking)
-                    collection.add(uri, identity, document, chunks)
-
-
-def make_laboratory(home: Path | None, changes: Sequence[str]) -> tuple[Laboratory, dict[str, str]]:
+def make_benches(home: Path | None, changes: Sequence[str]) -> tuple[Benches, dict[str, str]]:
     """Load the encoder that the settings describe, and the generator once, when a bench asks.
-
-    The one place that knows how an assistant is assembled.
 
     Args:
         home: Instead of the settings' own data root.
         changes: Settings as "name=value", such as "search.mode=dense".
 
     Returns:
-        The laboratory, and the identity of what is measured: all that changes an answer.
+        The benches, and the identity of what is measured: all that changes an answer.
 
     Raises:
         SettingsError: A change is not "name=value", or the settings refuse it.
     """
     flags = dict(_split_change(change) for change in changes)
     settings = load_settings(flags | ({"home": str(home)} if home else {}))
-    encoder = build_encoder(settings)
-    generator = cache(lambda: build_generator(settings))
-    laboratory = Laboratory(
-        home=settings.home,
-        encoder=encoder,
-        make_asker=lambda searcher: build_assistant(
-            settings, encoder=encoder, generator=generator(), searcher=searcher
-        ),
-        search=settings.search,
-        chunking=settings.ingest,
+    laboratory = SettingsLaboratory(settings)
+    benches = Benches(
+        laboratory.home,
+        laboratory.encoder(),
+        laboratory.assistant,
+        laboratory.searcher,
+        laboratory.chunking,
     )
-    identity = encoder.identity
-    calibration = build_verifier(settings, encoder).calibration
-    adapters = {
-        row["role"]: row["sha256"][:12] for row in describe_adapters(settings) if row["in_force"]
-    }
-    measured = {
-        name: value
-        for name, value in flatten(settings).items()
-        if not name.startswith(("home", "collection", "chat.", "generator.api_key"))
-    }
-    return laboratory, {
-        "generator": f"{settings.generator.model} ({resolve_backend(settings)})",
-        "encoder": f"{identity.name} ({identity.dimension}, {identity.weights_hash[:12]})",
-        "settings": content_id(json.dumps(measured, sort_keys=True))[:12],
-        "adapters": ", ".join(f"{role} {sha256}" for role, sha256 in adapters.items()) or "none",
-        "calibration": content_id(json.dumps(asdict(calibration), sort_keys=True))[:12],
-        "code": hash_code(ROOT),
-    }
-
-
-def hash_code(root: Path) -> str:
-    """Return 12 hex digits over the Python sources of `MEASURED`, whether committed or not."""
-    sources = sorted(path for folder in MEASURED for path in (root / folder).rglob("*.py"))
-    named = [(path.relative_to(root).as_posix(), path.read_text("utf-8")) for path in sources]
-    return content_id(json.dumps(named))[:12]
+    return benches, laboratory.identity()
 
 
 def _split_change(change: str) -> tuple[str, str]:
@@ -373,11 +226,11 @@ def main(
             cases = cases_of(sets.split(","), find_data(data), seed)
             plan = Plan(cases, limit, seed, variant, retrieval_only)
             record = Record(out, resume=resume)
-            laboratory, identity = make_laboratory(home, changes)
+            benches, identity = make_benches(home, changes)
             run = describe_run(plan, identity, command_line(plan, changes))
             require_same(record, run, identity)
             record.add(run)
-            measure(plan, laboratory.open, record)
+            measure(plan, benches.open, record)
         print(render(read_rows(out), seed))
     except TetherError as error:
         click.echo(f"Error: {error}", err=True)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.answering_measures import Row
+from eval.answering import Row
 from ingest.errors import UsageError
 
 

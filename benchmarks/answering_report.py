@@ -3,7 +3,7 @@
 Rows are JSON objects of three kinds: "run" (what was measured, one per start), "retrieval" (one
 per question and variant) and "answer" (one per asked question and variant). Every mean has a 95%
 interval clustered on passages; what is measured of a row, and the degenerate baselines beside it,
-are in `benchmarks.answering_measures`.
+are in `eval.answering`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,19 +12,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.answering_measures import (
+from eval.answering import (
     BASELINES,
     MEASURES,
     RETRIEVAL_MEASURES,
     SHORT,
     Measure,
     Row,
+    coverage_where_wrong,
     is_answered,
     support,
     unfounded,
 )
-from benchmarks.answering_sets import MIXED
-from eval.confidence import threshold_at_risk
+from eval.question_sets import MIXED
 from eval.statistics import bootstrap, mean
 
 RISKS = (0.15, 0.05)  # shares of wrong answers at which coverage is read off
@@ -124,10 +124,12 @@ def _answer_table(variants: Mapping[str, Sequence[Row]], seed: int) -> str:
 # Answerable and unanswerable questions together: how much is answered, and how much of it wrongly.
 
 _MIXED_MEASURES = (
-    Measure("wrong among answered", unfounded),
-    Measure("coverage, all", lambda row: float(is_answered(row))),
+    Measure("unfounded", "wrong among answered", unfounded),
+    Measure("answered", "coverage, all", lambda row: float(is_answered(row))),
     Measure(
-        "coverage, answerable", lambda row: float(is_answered(row)) if row["answerable"] else None
+        "answered",
+        "coverage, answerable",
+        lambda row: float(is_answered(row)) if row["answerable"] else None,
     ),
 )
 
@@ -170,16 +172,13 @@ def coverage_at(rows: Sequence[Row], most_wrong: float, seed: int, *, of_all: bo
         seed: Of the resampling.
         of_all: The share of all questions, else of the answerable ones.
     """
-    supports = [support(row) for row in rows]
-    shown = np.array([one is not None for one in supports])
-    sure = np.array([-1.0 if one is None else one for one in supports])  # (n,), below any threshold
+    found_supports = [support(row) for row in rows]
+    supports = np.array([np.nan if one is None else one for one in found_supports])  # (n,)
     right = np.array([1.0 - (unfounded(row) or 0.0) for row in rows])
-    counted = np.array([of_all or row["answerable"] for row in rows])
+    counted = np.array([of_all or bool(row["answerable"]) for row in rows])
 
     def coverage(places: NDArray[np.intp]) -> float:
-        answers, among = places[shown[places]], places[counted[places]]
-        level = threshold_at_risk(sure[answers], right[answers], most_wrong)
-        return float(np.mean(sure[among] >= level)) if len(among) else float("nan")
+        return coverage_where_wrong(supports[places], right[places], most_wrong, counted[places])
 
     clusters = [row["cluster"] for row in rows]
     found = bootstrap(coverage, clusters, seed=seed, resamples=RESAMPLES)

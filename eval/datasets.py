@@ -1,5 +1,6 @@
 """Public question sets as `Case`s and as rows to train on: gzip JSONL, one folder per set.
 
+    require_licences(["xquad"], accepted=False)
     cases = load("xquad", find_data(Path("data")))
     rows = question_rows("squad-train", find_data(Path("data")), without=["xquad", "squad"])
 
@@ -11,7 +12,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +30,20 @@ SETS: Mapping[str, str] = {
     "cmrc2018": "cmrc2018/cmrc2018.dev.jsonl.gz",
     "squad": "squad/squad.dev.jsonl.gz",
     "nomiracl": "nomiracl/nomiracl.dev.jsonl.gz",
+    "drcd": "drcd/drcd.dev.jsonl.gz",
 }
 TRAIN_SETS: Mapping[str, str] = {
     "squad-train": "squad/squad.train.jsonl.gz",
     "cmrc2018-train": "cmrc2018/cmrc2018.train.jsonl.gz",
     "drcd-train": "drcd/drcd.train.jsonl.gz",
+}
+
+# What the publishers say of each data set, by its folder; sets of other folders are free to use.
+LICENCES: Mapping[str, str] = {
+    "c3": "its own licence, for non-commercial research only",
+    "cmmlu": "CC BY-NC-SA 4.0",
+    "ocnli": "CC BY-NC 2.0",
+    "rgb": "CC BY-NC-SA 4.0",
 }
 _REMEDY = "point at the folder of the question sets with --data PATH or TETHER_DATA."
 
@@ -50,6 +60,25 @@ def find_data(path: Path | None = None) -> Path:
     if not given.is_dir():
         raise UsageError(f"There is no folder {given}: {_REMEDY}")
     return given
+
+
+def require_licences(sources: Iterable[str], *, accepted: bool) -> None:
+    """Refuse data sets that are not for every use, unless the user says that this use is allowed.
+
+    Args:
+        sources: Folders of data sets.
+        accepted: The user has read and accepts their licences.
+
+    Raises:
+        UsageError: A set is not for commercial use; the message has its licence.
+    """
+    bound = {name: LICENCES[name] for name in sources if name in LICENCES}
+    if bound and not accepted:
+        told = "; ".join(f"{name} ({licence})" for name, licence in bound.items())
+        raise UsageError(
+            f"Not for commercial use: {told}. If your use keeps to that, add --accept-licence;"
+            " else leave them out with --sets."
+        )
 
 
 def load(name: str, data: Path) -> list[Case]:

@@ -12,22 +12,21 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import answering_measures as measures
 from benchmarks import answering_report as report
 from benchmarks.answering import (
-    Bench,
-    Laboratory,
     Plan,
     command_line,
     describe_run,
-    hash_code,
     main,
-    make_laboratory,
+    make_benches,
     measure,
     require_same,
 )
 from benchmarks.answering_records import Record, read_rows
+from eval import answering as measures
+from eval.benches import Bench, Benches
 from eval.cases import Case
+from eval.suites import hash_code
 from ingest.errors import UsageError
 from model.answers import Answer, Citation, Claim
 from retrieval.encoders import HashingEncoder, Vectors
@@ -277,12 +276,12 @@ def test_other_code_or_calibration_is_another_identity(tmp_path: Path) -> None:
     for folder in ("ingest", "retrieval", "model", "tests"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "part.py").write_text("x = 1\n")
-    code = hash_code(tmp_path)
+    code = hash_code(root=tmp_path)
     (tmp_path / "tests" / "part.py").write_text("x = 2\n")
-    assert hash_code(tmp_path) == code
+    assert hash_code(root=tmp_path) == code
     (tmp_path / "model" / "part.py").write_text("x = 2\n")
-    assert hash_code(tmp_path) != code
-    _, identity = make_laboratory(tmp_path, CHEAP)
+    assert hash_code(root=tmp_path) != code
+    _, identity = make_benches(tmp_path, CHEAP)
     assert {"generator", "encoder", "settings", "adapters", "calibration", "code"} == set(identity)
     record = Record(tmp_path / "rows.jsonl")
     record.add(describe_run(PLAN, {**identity, "code": code, "calibration": "old"}, "first"))
@@ -293,13 +292,13 @@ def test_other_code_or_calibration_is_another_identity(tmp_path: Path) -> None:
 
 def test_the_generator_is_loaded_once_for_all_sets(tmp_path: Path) -> None:
     folder = build_transformers_model(tmp_path / "generator")
-    laboratory, _ = make_laboratory(
+    benches, _ = make_benches(
         tmp_path, ["encoder.model=hashing", f"generator.model={folder}", "generator.device=cpu"]
     )
-    with laboratory.open("squad-en", [BRIDGE]) as bench:
+    with benches.open("squad-en", [BRIDGE]) as bench:
         bench.make_asker()
     shutil.rmtree(folder)  # whatever loads it again fails
-    with laboratory.open("squad-zh", ["青石桥由林望舒设计。"]) as bench:
+    with benches.open("squad-zh", ["青石桥由林望舒设计。"]) as bench:
         answer = bench.make_asker().ask("青石桥由谁设计？")
         assert [passage.chunk.text for passage in answer.passages] == ["青石桥由林望舒设计。"]
 
@@ -327,16 +326,16 @@ class CountingEncoder(HashingEncoder):
 
 def test_a_real_collection_is_filled_once(tmp_path: Path) -> None:
     encoder = CountingEncoder()
-    laboratory = Laboratory(tmp_path, encoder, lambda searcher: CannedAssistant(SPANS, (BRIDGE,)))
+    benches = Benches(tmp_path, encoder, lambda searcher: CannedAssistant(SPANS, (BRIDGE,)))
     first = Record(tmp_path / "first.jsonl")
-    measure(replace(PLAN, retrieval_only=True), laboratory.open, first)
+    measure(replace(PLAN, retrieval_only=True), benches.open, first)
     assert encoder.passages == 2
     recall = measures.RETRIEVAL_MEASURES[0]
     assert [recall.of(row) for row in first.rows] == [1.0, 1.0, 1.0, None]
     second = Record(tmp_path / "second.jsonl")
-    measure(replace(PLAN, retrieval_only=True), laboratory.open, second)
+    measure(replace(PLAN, retrieval_only=True), benches.open, second)
     assert encoder.passages == 2
-    with laboratory.open("squad-en", [BRIDGE]) as bench:  # other paragraphs: another collection
+    with benches.open("squad-en", [BRIDGE]) as bench:  # other paragraphs: another collection
         assert len(bench.searcher.search("Kelm tower", top_k=5)) == 1
     assert encoder.passages == 3
 

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import answering_measures as measures
-from benchmarks.answering import Laboratory, Plan, main, measure
-from benchmarks.answering_measures import Row
+from benchmarks.answering import Plan, main, measure
 from benchmarks.answering_records import Record, read_rows
 from benchmarks.answering_report import coverage_at, render
-from benchmarks.answering_sets import DEFAULT, GROUPS, MIXED, SETS, cases_of
+from eval import answering as measures
+from eval.answering import Row
+from eval.benches import Benches
 from eval.cases import Case
+from eval.question_sets import DEFAULT, GROUPS, MIXED, SETS, cases_of
 from ingest.errors import UsageError
 from model.answers import Answer
 from retrieval.encoders import HashingEncoder
@@ -112,9 +113,9 @@ class Reader:
 
 def asked_over(cases: Sequence[Case], folder: Path) -> tuple[list[dict[str, Any]], Reader]:
     reader = Reader()
-    laboratory = Laboratory(folder, HashingEncoder(), lambda searcher: reader)
+    benches = Benches(folder, HashingEncoder(), lambda searcher: reader)
     record = Record(folder / "rows.jsonl")
-    measure(Plan({"xquad-given": cases}), laboratory.open, record)
+    measure(Plan({"xquad-given": cases}), benches.open, record)
     return record.rows, reader
 
 

@@ -1,17 +1,28 @@
-"""What `benchmarks.answering` measures of a row, and the degenerate baselines.
+"""What is measured of one answer of the assistant, and the degenerate baselines beside it.
 
-A row is the JSON object of one asked question (kind "answer") or one search (kind "retrieval"). A
-measure maps one row to a number, or to None where it does not apply. Degenerate baselines are
-rows as if a trivial assistant had answered from the same passages, scored by the same measures,
-since a scorer that looks for the gold answer is content with a system that echoes every passage.
-Knows nothing of averages or tables.
+    row = {**described(case), **answer_to_json(answer)}
+    scores_of(row)                                    # {"f1": 0.8, "answered": 1.0, ...}
+    {name: scores_of(of(row)) for name, of in BASELINES.items()}
+
+A row is the JSON object of one asked question, with what is known of its case. A measure maps it to
+a number, or to None where it does not apply. Degenerate baselines are rows as if a trivial
+assistant had answered from the same passages, scored by the same measures, since a scorer that
+looks for the gold answer is content with a system that echoes every passage. The suites of
+`tether eval` and `benchmarks.answering` measure with these. Knows nothing of averages or tables.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eval import metrics
+from eval.cases import Case
+from eval.confidence import threshold_at_risk
+from ingest.documents import content_id
 
 Row = Mapping[str, Any]
 
@@ -22,8 +33,24 @@ SHORT = 64  # characters; a longer answer names the right thing among others too
 class Measure:
     """A named number of one row; `of` returns None where the row does not count."""
 
-    label: str
+    name: str  # in records
+    label: str  # in tables
     of: Callable[[Row], float | None]
+
+
+def described(case: Case) -> Row:
+    """Return what the measures need to know of a case; documents are named by content hash."""
+    return {
+        "language": case.language,
+        "question": case.question,
+        "gold": list(case.answers),
+        "parts": [list(spellings) for spellings in case.parts],
+        "memory": list(case.memory),
+        "answerable": case.answerable,
+        "gold_document": case.gold_document,
+        "cluster": case.cluster,
+        "hash": content_id(json.dumps(asdict(case), ensure_ascii=False, sort_keys=True)),
+    }
 
 
 def is_answered(row: Row) -> bool:
@@ -192,6 +219,22 @@ def _citation_precision(row: Row) -> float | None:
     return sum(cited) / len(cited) if cited else 0.0
 
 
+def _faithful(row: Row) -> float | None:
+    """Return the share of claims that some passage given holds (Es et al. 2024, by our rule)."""
+    if not (is_answered(row) and row["claims"]):
+        return None
+    texts = [passage["text"] for passage in row["passages"]]
+
+    def holds(text: str, claim: str) -> bool:
+        return metrics.is_entailed(
+            claim, text, is_gold=True, answers=row["gold"], language=row["language"]
+        )
+
+    return metrics.faithfulness(
+        [any(holds(text, claim["text"]) for text in texts) for claim in row["claims"]]
+    )
+
+
 def unfounded(row: Row) -> float | None:
     """Return 1.0 for an answer known to be wrong, in sets that hold unanswerable questions.
 
@@ -221,52 +264,112 @@ def _abstained(row: Row, *, generated: bool) -> float:
 
 
 MEASURES = (
-    Measure("exact match (answerable; abstained = 0)", _exact_match),
-    Measure("F1 (answerable; abstained = 0)", _f1),
-    Measure("F1 (answerable; drafted answers alone)", _among(_is_drafted, _f1)),
+    Measure("exact_match", "exact match (answerable; abstained = 0)", _exact_match),
+    Measure("f1", "F1 (answerable; abstained = 0)", _f1),
+    Measure("f1_drafted", "F1 (answerable; drafted answers alone)", _among(_is_drafted, _f1)),
     Measure(
+        "accuracy",
         f"accuracy, at most {SHORT} characters (answerable; abstained = 0)",
         lambda row: _accuracy(row, of_all=False),
     ),
     Measure(
+        "accuracy_parts",
         "accuracy, likewise, every part of the answer (RGB's script)",
         lambda row: _accuracy(row, of_all=True) if row.get("parts") else None,
     ),
     Measure(
+        "long",
         f"longer than {SHORT} characters (answers)",
         _among(is_answered, lambda row: float(len(_prediction(row)) > SHORT)),
     ),
-    Measure("follows the changed passage (answers)", lambda row: _says(row, row["gold"])),
-    Measure("says what it said before (answers)", lambda row: _says(row, row.get("memory", ()))),
-    Measure("coverage (all questions)", lambda row: float(is_answered(row))),
-    Measure("wrong among answered", _wrong),
-    Measure("wrong among drafted answers", _among(_is_drafted, _wrong)),
-    Measure("wrong among read answers", _among(_is_read, _wrong)),
-    Measure("wrong among quotations", _among(_is_quotation, _wrong)),
-    Measure("read by the reader (answers)", _among(is_answered, lambda row: float(_is_read(row)))),
-    Measure("quotations (answers)", _among(is_answered, lambda row: float(_is_quotation(row)))),
     Measure(
+        "follows_passage",
+        "follows the changed passage (answers)",
+        lambda row: _says(row, row["gold"]),
+    ),
+    Measure(
+        "says_former",
+        "says what it said before (answers)",
+        lambda row: _says(row, row.get("memory", ())),
+    ),
+    Measure("answered", "coverage (all questions)", lambda row: float(is_answered(row))),
+    Measure("wrong", "wrong among answered", _wrong),
+    Measure("wrong_drafted", "wrong among drafted answers", _among(_is_drafted, _wrong)),
+    Measure("wrong_read", "wrong among read answers", _among(_is_read, _wrong)),
+    Measure("wrong_quoted", "wrong among quotations", _among(_is_quotation, _wrong)),
+    Measure(
+        "read",
+        "read by the reader (answers)",
+        _among(is_answered, lambda row: float(_is_read(row))),
+    ),
+    Measure(
+        "quoted", "quotations (answers)", _among(is_answered, lambda row: float(_is_quotation(row)))
+    ),
+    Measure(
+        "over_refused",
         "over-refusal (answerable)",
         lambda row: float(not is_answered(row)) if row["answerable"] else None,
     ),
     Measure(
+        "rejected",
         "abstention (unanswerable)",
         lambda row: None if row["answerable"] else float(not is_answered(row)),
     ),
     Measure(
-        "abstained before generating (all questions)", lambda row: _abstained(row, generated=False)
+        "abstained_before",
+        "abstained before generating (all questions)",
+        lambda row: _abstained(row, generated=False),
     ),
     Measure(
-        "abstained after generating (all questions)", lambda row: _abstained(row, generated=True)
+        "abstained_after",
+        "abstained after generating (all questions)",
+        lambda row: _abstained(row, generated=True),
     ),
-    Measure("citation recall (answers; ALCE, by rule)", _citation_recall),
-    Measure("citation precision (answers; ALCE, by rule)", _citation_precision),
-    Measure("citation correct (cited answers)", _citation_correct),
-    Measure("valid citation (answers)", _citation_valid),
-    Measure("answer length, characters", _among(is_answered, lambda row: len(_prediction(row)))),
-    Measure("seconds per question", lambda row: row.get("seconds")),
-    Measure("prompt tokens", lambda row: row["timings"].get("prompt_tokens")),
+    Measure("citation_recall", "citation recall (answers; ALCE, by rule)", _citation_recall),
+    Measure(
+        "citation_precision", "citation precision (answers; ALCE, by rule)", _citation_precision
+    ),
+    Measure("faithful", "claims that a passage holds (answers; by rule)", _faithful),
+    Measure("citation_correct", "citation correct (cited answers)", _citation_correct),
+    Measure("citation_valid", "valid citation (answers)", _citation_valid),
+    Measure(
+        "length",
+        "answer length, characters",
+        _among(is_answered, lambda row: len(_prediction(row))),
+    ),
+    Measure("seconds", "seconds per question", lambda row: row.get("seconds")),
+    Measure("prompt_tokens", "prompt tokens", lambda row: row["timings"].get("prompt_tokens")),
 )
+
+
+def scores_of(row: Row) -> dict[str, float | None]:
+    """Return all measures of an answer by name, and `unfounded`, for a record of it."""
+    return {one.name: one.of(row) for one in MEASURES if one.name != "seconds"} | {
+        "unfounded": unfounded(row)
+    }
+
+
+def coverage_where_wrong(
+    supports: NDArray[np.float64],
+    right: NDArray[np.float64],
+    most_wrong: float,
+    counted: NDArray[np.bool_] | None = None,
+) -> float:
+    """Return the share that is answered where a threshold leaves at most that share wrong.
+
+    The threshold is the lowest that holds among the answers; it is chosen on the same rows, so the
+    share flatters.
+
+    Args:
+        supports: Of each row's answer, shape (n,); NaN of an abstention.
+        right: 0 or 1, shape (n,); of an abstention it says nothing.
+        most_wrong: Share of the answers shown that may be wrong (0..1).
+        counted: Of which rows the share is, shape (n,); None: of all.
+    """
+    answers = ~np.isnan(supports)
+    level = threshold_at_risk(supports[answers], right[answers], most_wrong)
+    among = supports if counted is None else supports[counted]
+    return float(np.mean(among >= level)) if len(among) else float("nan")
 
 
 def _retrieval_at(k: int) -> Callable[[Row], float | None]:
@@ -279,9 +382,10 @@ def _retrieval_at(k: int) -> Callable[[Row], float | None]:
 
 
 RETRIEVAL_MEASURES = (
-    Measure("recall@1", _retrieval_at(1)),
-    Measure("recall@5", _retrieval_at(5)),
+    Measure("recall@1", "recall@1", _retrieval_at(1)),
+    Measure("recall@5", "recall@5", _retrieval_at(5)),
     Measure(
+        "mrr@10",
         "reciprocal rank@10",
         lambda row: (
             metrics.reciprocal_rank(row["retrieved"], row["gold_document"])
@@ -289,7 +393,7 @@ RETRIEVAL_MEASURES = (
             else None
         ),
     ),
-    Measure("seconds per question", lambda row: row["seconds"]),
+    Measure("seconds", "seconds per question", lambda row: row["seconds"]),
 )
 
 

@@ -1,4 +1,4 @@
-"""The question sets of `benchmarks.answering` by name, and how the cases of each are made.
+"""Public question sets by name, and how the cases of each are made.
 
     cases = cases_of(["xquad-given", "rgb"], Path("data"), seed=0)  # by set
 
@@ -8,7 +8,7 @@ is measured with and never trained on. Knows nothing of what answers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,14 @@ Maker = Callable[[Path, int], list[Case]]  # data folder, seed
 
 DISTRACTORS = 4  # beside the gold paragraph: five passages in all, as in RGB
 NOISE = (0.0, 0.4, 0.8, 1.0)  # shares of RGB's passages that do not answer; at 1 none does
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """A named set: the data set that it is made of, which has a licence, and how."""
+
+    source: str  # of `eval.datasets.LICENCES`
+    make: Maker
 
 
 def _whole(name: str) -> Maker:
@@ -46,16 +54,21 @@ def _swapped_xquad(data: Path, seed: int) -> list[Case]:
     return datasets.counterfactual_cases("xquad", data, seed=seed)
 
 
-SETS: Mapping[str, Maker] = {
-    **{name: _whole(name) for name in datasets.SETS},
-    "xquad-given": _given(_whole("xquad")),
-    **{f"rgb-{noise:g}": _rgb("zh_refine", noise) for noise in NOISE},
+def _hotpot(data: Path, seed: int) -> list[Case]:
+    return datasets.hotpot_cases(data, seed=seed)
+
+
+SETS: Mapping[str, QuestionSet] = {
+    **{name: QuestionSet(name, _whole(name)) for name in datasets.SETS},
+    "hotpotqa": QuestionSet("hotpotqa", _hotpot),
+    "xquad-given": QuestionSet("xquad", _given(_whole("xquad"))),
+    **{f"rgb-{noise:g}": QuestionSet("rgb", _rgb("zh_refine", noise)) for noise in NOISE},
     # RGB's English sets of that kind are not at hand; its 30 facts are, with fewer noisy passages.
-    **{f"rgb-en-{noise:g}": _rgb("en_fact", noise) for noise in NOISE},
-    "counterfactual-rgb": _false_rgb,
-    "counterfactual-xquad": _given(_swapped_xquad),
+    **{f"rgb-en-{noise:g}": QuestionSet("rgb", _rgb("en_fact", noise)) for noise in NOISE},
+    "counterfactual-rgb": QuestionSet("rgb", _false_rgb),
+    "counterfactual-xquad": QuestionSet("xquad", _given(_swapped_xquad)),
 }
-DEFAULT = tuple(datasets.SETS)
+DEFAULT = ("xquad", "cmrc2018", "squad", "nomiracl")
 MIXED = ("squad", "nomiracl")  # answerable and unanswerable together
 GROUPS: Mapping[str, Sequence[str]] = {
     "rgb": [f"rgb-{noise:g}" for noise in NOISE],
@@ -63,6 +76,20 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "counterfactual": ["counterfactual-rgb", "counterfactual-xquad"],
     "mixed": MIXED,
 }
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """Return the names of sets that those of sets and groups stand for, each once.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
+    chosen = list(dict.fromkeys(one for name in names for one in GROUPS.get(name, [name])))
+    for name in chosen:
+        if name not in SETS:
+            known = ", ".join([*SETS, *GROUPS])
+            raise UsageError(f"There is no question set {name!r}; choose from: {known}.")
+    return chosen
 
 
 def cases_of(names: Sequence[str], data: Path, seed: int) -> dict[str, list[Case]]:
@@ -76,9 +103,4 @@ def cases_of(names: Sequence[str], data: Path, seed: int) -> dict[str, list[Case
     Raises:
         UsageError: A name is unknown, or a file is missing or damaged.
     """
-    chosen = [one for name in names for one in GROUPS.get(name, [name])]
-    for name in chosen:
-        if name not in SETS:
-            known = ", ".join([*SETS, *GROUPS])
-            raise UsageError(f"There is no question set {name!r}; choose from: {known}.")
-    return {name: SETS[name](data, seed) for name in chosen}
+    return {name: SETS[name].make(data, seed) for name in named(names)}
