@@ -3,6 +3,9 @@
 A door only: it turns the assistant's events into HTML with `app.evidence` and owns nothing but
 layout. All text it shows passes `evidence.escape`. It listens where it is told, fetches nothing
 from the internet and sends nothing there.
+
+`app.page` takes its place: `mount_page(application, service)` puts the whole page at "/" of a
+FastAPI application, beside the routes that are already there.
 """
 
 import errno
