@@ -13,12 +13,10 @@ the degenerate baseline.
 
 import argparse
 import json
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,118 +26,58 @@ from tqdm import tqdm
 from eval import rankings
 from eval.datasets import find_data
 from eval.rankings import Query, RankingSet
+from eval.retrieval_suite import METRICS, Ranking, RankingBench, open_ranking_bench
 from eval.statistics import mean
-from ingest.chunking import ChunkingOptions, split
-from ingest.documents import Document, content_id
-from ingest.languages import detect_language, split_sentences
-from ingest.pipeline import Item
-from retrieval.encoders import DEFAULT_ENCODER, Encoder, Vectors, load_encoder
-from retrieval.lexical import Hit, LexicalSearch
-from retrieval.search import DenseSearch, SearchOptions, fuse, fuse_ranks, fuse_scores
-from retrieval.store import Collection, StoredChunk, open_collection
+from ingest.chunking import ChunkingOptions
+from ingest.languages import split_sentences
+from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder
+from retrieval.lexical import Hit
+from retrieval.search import SearchOptions, fuse, fuse_ranks, fuse_scores
 
 OPTIONS = SearchOptions()  # ours are measured as they come
 CANDIDATES = OPTIONS.candidates  # chunks of each half that enter a fusion
 PACKING = "answer in prompt"
 CHARACTERS = 1_200  # of passages that a prompt may hold, for the ablation of chunk sizes
 
-METRICS: Mapping[str, Callable[[Sequence[str], frozenset[str]], float]] = {
-    "recall@1": partial(rankings.recall, k=1),
-    "recall@5": partial(rankings.recall, k=5),
-    "recall@10": partial(rankings.recall, k=10),
-    "all@5": partial(rankings.complete, k=5),
-    "mrr@10": rankings.first_reciprocal_rank,
-    "ndcg@10": rankings.ndcg,
-}
-
 Rank = Callable[[Query], list[int]]  # chunk numbers, best first
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """One set in a collection, its chunks at hand, its queries embedded once."""
-
-    set: RankingSet
-    collection: Collection
-    chunks: Mapping[int, StoredChunk]
-    holders: Mapping[str, tuple[str, ...]]  # document id to the text ids it stands for
-    embedded: Mapping[str, Vectors]  # query text to its vector
-
-    def texts_of(self, numbers: Sequence[int]) -> list[str]:
-        """Return the text ids behind ranked chunks, each once; duplicates stand together."""
-        found: dict[str, None] = {}
-        for number in numbers:
-            found.update(dict.fromkeys(self.holders[self.chunks[number].chunk.document_id]))
-        return list(found)
-
-
 @contextmanager
-def open_bench(work: Path, given: RankingSet, encoder: Encoder, size: int) -> Iterator[Bench]:
-    """Open the collection of a set, embedding its texts on the first run only."""
-    name = f"{given.name} {size} {content_id(' '.join(given.texts))[:8]}".replace("_", "-")
-    with open_collection(work, name, encoder, create=True) as collection:
-        known = set(collection.uris())
-        waiting = [(key, text) for key, text in given.texts.items() if key not in known]
-        for start in tqdm(range(0, len(waiting), 64), desc=given.name, mininterval=5):
-            collection.add_all([_item(collection, size, *w) for w in waiting[start : start + 64]])
-        chunks = collection.chunks_by_rowid(collection.rowids())
-        holders = {info.id: info.uris for info in collection.documents()}
-        asked = list(dict.fromkeys(query.text for query in given.queries))
-        vectors = encoder.encode_queries(asked)
-        embedded = dict(zip(asked, vectors, strict=True))
-        yield Bench(given, collection, chunks, holders, embedded)
-
-
-def _item(collection: Collection, size: int, key: str, text: str) -> Item:
-    document = Document(content_id(text), key, "", text, detect_language(text), "text/plain")
-    chunks = split(document, collection.count_tokens, ChunkingOptions(max_tokens=size))
-    return Item(key, key, document, chunks)
+def open_bench(
+    work: Path, given: RankingSet, encoder: Encoder, size: int
+) -> Iterator[RankingBench]:
+    """Open the collection of a set with its queries embedded, so that no system waits for that."""
+    options = ChunkingOptions(max_tokens=size)
+    with open_ranking_bench(work, given, encoder, options, OPTIONS) as bench:
+        bench.embedded.fill([query.text for query in given.queries])
+        yield bench
 
 
 # --- Systems -------------------------------------------------------------------------------------
 
 
-def systems(bench: Bench, seed: int) -> dict[str, Rank]:
+def systems(bench: RankingBench, seed: int) -> dict[str, Rank]:
     """Return every system that is compared, by name."""
-    lexical, dense = halves(bench)
-    numbers = list(bench.chunks)
-
-    def at_random(query: Query) -> list[int]:
-        return random.Random(f"{seed} {query.id}").sample(numbers, min(CANDIDATES, len(numbers)))
-
+    lexical, dense = bench.halves()
     return {
-        "random": at_random,
-        "lexical": lambda query: _numbers(lexical(query)),
-        "dense": lambda query: _numbers(dense(query)),
-        "hybrid": hybrid(bench),
+        "random": _numbered(bench.at_random(seed)),
+        "lexical": _numbered(lexical),
+        "dense": _numbered(dense),
+        "hybrid": _numbered(bench.hybrid()),
         "langchain ensemble": langchain_ensemble(bench),
         "haystack hybrid": haystack_hybrid(bench),
     }
 
 
-def halves(
-    bench: Bench,
-) -> tuple[Callable[[Query], list[Hit]], Callable[[Query], list[Hit]]]:
-    """Return our lexical and our dense search."""
-    lexical = LexicalSearch(bench.collection)
-    dense = DenseSearch(bench.collection, bench.embedded.__getitem__)
-    return (
-        lambda query: lexical(query.text, top_k=CANDIDATES),
-        lambda query: dense(query.text, top_k=CANDIDATES),
-    )
-
-
-def hybrid(bench: Bench) -> Rank:
-    """Return our hybrid search."""
-    lexical, dense = halves(bench)
-    return lambda query: _numbers(fuse(dense(query), lexical(query), OPTIONS))
+def _numbered(rank: Ranking) -> Rank:
+    return lambda query: _numbers(rank(query))
 
 
 def _numbers(hits: Sequence[Hit]) -> list[int]:
     return [hit.rowid for hit in hits]
 
 
-def langchain_ensemble(bench: Bench) -> Rank:
+def langchain_ensemble(bench: RankingBench) -> Rank:
     """Return LangChain's usual hybrid retriever over the same chunks and vectors."""
     from langchain_classic.retrievers import EnsembleRetriever
     from langchain_community.retrievers import BM25Retriever
@@ -167,7 +105,7 @@ def langchain_ensemble(bench: Bench) -> Rank:
     return lambda query: [found.metadata["number"] for found in both.invoke(query.text)]
 
 
-def haystack_hybrid(bench: Bench) -> Rank:
+def haystack_hybrid(bench: RankingBench) -> Rank:
     """Return Haystack's in-memory BM25 and embedding retrievers, their ranks fused."""
     from haystack import Document as HaystackDocument
     from haystack.components.joiners import DocumentJoiner
@@ -206,9 +144,9 @@ def haystack_hybrid(bench: Bench) -> Rank:
 # --- Ablations -----------------------------------------------------------------------------------
 
 
-def fusions(bench: Bench) -> dict[str, Rank]:
+def fusions(bench: RankingBench) -> dict[str, Rank]:
     """Return ways of fusing the two halves: other constants, weights, and score fusion."""
-    lexical, dense = halves(bench)
+    lexical, dense = bench.halves()
     known: dict[str, tuple[list[Hit], list[Hit]]] = {}
 
     def both(query: Query) -> tuple[list[Hit], list[Hit]]:
@@ -230,13 +168,13 @@ def fusions(bench: Bench) -> dict[str, Rank]:
     return ways
 
 
-def measure_packing(bench: Bench, size: int) -> Iterator[dict[str, Any]]:
+def measure_packing(bench: RankingBench, size: int) -> Iterator[dict[str, Any]]:
     """Yield whether an answer stands in the best passages that fit a prompt.
 
     With and without a sentence window (the sentence before and after each passage), and with near
     duplicates (cosine of 0.97 or more with a better passage) left out.
     """
-    lexical, dense = halves(bench)
+    lexical, dense = bench.halves()
     for query in bench.set.queries:
         if not query.answers:
             return
@@ -256,7 +194,7 @@ def measure_packing(bench: Bench, size: int) -> Iterator[dict[str, Any]]:
             }
 
 
-def _distinct(bench: Bench, numbers: Sequence[int]) -> list[int]:
+def _distinct(bench: RankingBench, numbers: Sequence[int]) -> list[int]:
     vectors = bench.collection.vectors(numbers)  # (hits, dimension)
     kept: list[int] = []
     for place in range(len(numbers)):
@@ -265,7 +203,7 @@ def _distinct(bench: Bench, numbers: Sequence[int]) -> list[int]:
     return [numbers[place] for place in kept]
 
 
-def _packed(bench: Bench, numbers: Sequence[int], *, window: bool) -> str:
+def _packed(bench: RankingBench, numbers: Sequence[int], *, window: bool) -> str:
     parts: list[str] = []
     for number in numbers:
         chunk = bench.chunks[number].chunk
@@ -286,21 +224,16 @@ def _packed(bench: Bench, numbers: Sequence[int], *, window: bool) -> str:
 # --- Measuring and reporting ---------------------------------------------------------------------
 
 
-def measure(bench: Bench, ranked_by: Mapping[str, Rank]) -> Iterator[dict[str, Any]]:
+def measure(bench: RankingBench, ranked_by: Mapping[str, Rank]) -> Iterator[dict[str, Any]]:
     """Yield one row a query and system: its metrics and its seconds."""
     for name, rank in ranked_by.items():
         for query in tqdm(bench.set.queries, desc=f"{bench.set.name}: {name}", mininterval=5):
             begin = time.perf_counter()
             numbers = rank(query)
             seconds = time.perf_counter() - begin
-            texts = bench.texts_of(numbers)
             row = {"set": bench.set.name, "system": name, "query": query.id}
-            row |= {"cluster": query.cluster}
-            yield (
-                row
-                | {metric: score(texts, query.relevant) for metric, score in METRICS.items()}
-                | {"seconds": seconds}
-            )
+            row["cluster"] = query.cluster
+            yield row | bench.scores(query, numbers) | {"seconds": seconds}
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -373,7 +306,7 @@ def _run(
             yield from measure(bench, fusions(bench))
     for size in sizes if "chunks" in ablations else ():
         with open_bench(options.work, given, encoder, size) as bench:
-            yield from measure(bench, {f"hybrid, {size} tokens": hybrid(bench)})
+            yield from measure(bench, {f"hybrid, {size} tokens": _numbered(bench.hybrid())})
             yield from measure_packing(bench, size)
 
 
