@@ -23,25 +23,31 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.confidence import auroc, balanced_accuracy, brier, expected_calibration_error
 from eval.datasets import find_data
+from eval.fitting import (
+    FOLDS,
+    Floats,
+    Judgements,
+    best_threshold,
+    by_temperature,
+    by_threshold,
+    crossed,
+    fit_temperature,
+)
 from eval.statistics import Estimate, bootstrap
 from eval.verification import SETS, LabelledPair, load
 from model.verifier import Judgement
 
-FOLDS = 5
 BATCH = 64  # pairs handed to the verifier at once
 DEV_SETS = [name for name, found in SETS.items() if "dev" in found.files]
-
-Floats = NDArray[np.float64]
 
 
 class Judge(Protocol):
@@ -50,25 +56,6 @@ class Judge(Protocol):
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
         """Return a judgement for each (claim, evidence) pair, in order."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The judgements of one set in one language."""
-
-    name: str
-    labels: Floats  # (n,) 0 or 1
-    support: Floats  # (n,) the verifier's probability
-    judged: Floats  # (n,) its own verdict
-    groups: list[str]  # (n,) rows of one group are not independent
-    claims: list[str]  # (n,)
-
-    @property
-    def folds(self) -> NDArray[np.intp]:
-        """The fold of each row, shape (n,), by its group."""
-        return np.array(
-            [int(hashlib.sha256(f"fold/{g}".encode()).hexdigest(), 16) % FOLDS for g in self.groups]
-        )
 
 
 def overlap() -> tuple[str, Judge]:
@@ -138,13 +125,13 @@ class Cache:
 
 def score(
     name: str, rows: Sequence[LabelledPair], verifier: Judge, cache: Cache
-) -> tuple[Scores, float]:
+) -> tuple[Judgements, float]:
     """Return the judgements of one set, and the pairs per second."""
     pairs = [(row.claim, text) for row in rows for text in row.evidence]
     judgements, speed = cache.judge(pairs, verifier)
     waiting = iter(judgements)
     best = [list(islice(waiting, len(row.evidence))) for row in rows]
-    scores = Scores(
+    scores = Judgements(
         name,
         labels=np.array([row.label for row in rows], dtype=np.float64),
         support=np.array([max(j.support for j in found) for found in best]),
@@ -155,83 +142,7 @@ def score(
     return scores, speed
 
 
-# --- Fitting on the other folds -------------------------------------------------------------------
-
-
-def best_threshold(labels: Floats, support: Floats) -> float:
-    """Return the threshold with the greatest balanced accuracy, midway between two scores."""
-    order = np.argsort(support)
-    truth, given = labels[order], support[order]
-    ones, zeros = max(truth.sum(), 1), max((1 - truth).sum(), 1)
-    # Cut before row i: label 1 from there on is right, label 0 before it is right.
-    right = (
-        np.append(truth[::-1].cumsum()[::-1], 0) / ones + np.append(0, (1 - truth).cumsum()) / zeros
-    )
-    cuts = np.concatenate([[given[0] - 1e-9], (given[1:] + given[:-1]) / 2, [given[-1] + 1e-9]])
-    is_cut = np.concatenate([[True], given[1:] > given[:-1], [True]])
-    return float(cuts[np.where(is_cut, right, -1.0).argmax()])
-
-
-def fit_temperature(labels: Floats, support: Floats) -> tuple[float, float]:
-    """Return (temperature, bias) with the least log loss of sigmoid(logit / temperature + bias).
-
-    Newton's method with a light ridge, so that separable rows have a fit as well.
-    """
-    x = np.stack([logit(support), np.ones_like(support)], axis=1)  # (n, 2)
-    weights = np.array([1.0, 0.0])
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-x @ weights))
-        gradient = x.T @ (p - labels) + 0.01 * (weights - [1.0, 0.0])
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + 0.01 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        weights = weights - np.clip(step, -1.0, 1.0)
-        if np.abs(step).max() < 1e-8:
-            break
-    return float(1 / max(weights[0], 1e-3)), float(weights[1])
-
-
-def calibrated(support: Floats, temperature: float, bias: float) -> Floats:
-    """Return probabilities at a temperature and bias."""
-    return 1 / (1 + np.exp(-(logit(support) / temperature + bias)))
-
-
-def logit(support: Floats) -> Floats:
-    """Return log(p / (1 - p)), kept within about +-9."""
-    clipped = np.clip(support, 1e-4, 1 - 1e-4)
-    return np.log(clipped / (1 - clipped))
-
-
-def crossed(
-    scores: Scores, others: Sequence[Scores], use: Callable[[Floats, Floats, Floats], Floats]
-) -> Floats:
-    """Return values for each row that were fitted on the rows of other folds.
-
-    Args:
-        scores: The set to give values for.
-        others: The sets to fit on, usually with this one among them; their rows are pooled.
-        use: Maps labels and support to fit on, and support to apply to, to values.
-    """
-    values = np.empty_like(scores.support)
-    for fold in range(FOLDS):
-        labels = np.concatenate([other.labels[other.folds != fold] for other in others])
-        support = np.concatenate([other.support[other.folds != fold] for other in others])
-        own = scores.folds == fold
-        if own.any():
-            values[own] = use(labels, support, scores.support[own])
-    return values
-
-
-def by_threshold(labels: Floats, support: Floats, applied: Floats) -> Floats:
-    """Fit a threshold and return the verdicts at it."""
-    return (applied >= best_threshold(labels, support)).astype(np.float64)
-
-
-def by_temperature(labels: Floats, support: Floats, applied: Floats) -> Floats:
-    """Fit temperature and bias and return the calibrated probabilities."""
-    return calibrated(applied, *fit_temperature(labels, support))
-
-
-def claim_only(scores: Scores) -> Floats:
+def claim_only(scores: Judgements) -> Floats:
     """Return how supported each claim sounds to a bag of words that never reads evidence."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -252,7 +163,9 @@ def claim_only(scores: Scores) -> Floats:
 # --- The report -----------------------------------------------------------------------------------
 
 
-def estimates(scores: Scores, everything: Sequence[Scores], seed: int) -> dict[str, Estimate]:
+def estimates(
+    scores: Judgements, everything: Sequence[Judgements], seed: int
+) -> dict[str, Estimate]:
     """Return every figure of one set with its interval over whole groups."""
     labels, support = scores.labels, scores.support
     one = crossed(scores, everything, by_threshold)
@@ -280,7 +193,7 @@ def estimates(scores: Scores, everything: Sequence[Scores], seed: int) -> dict[s
 
 
 def report(
-    everything: Sequence[Scores], speeds: Sequence[float], identity: str, seed: int
+    everything: Sequence[Judgements], speeds: Sequence[float], identity: str, seed: int
 ) -> dict[str, Any]:
     """Return all figures as a record, and print them as a table."""
     record: dict[str, Any] = {"verifier": identity, "seed": seed, "sets": {}}

@@ -1,25 +1,23 @@
 """The bench of verifiers: fitted on other folds only, remembered by identity, fair to its parts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.verifying import (
-    Cache,
-    Scores,
+from benchmarks.verifying import Cache, claim_only, estimates, score
+from eval.confidence import balanced_accuracy, expected_calibration_error
+from eval.fitting import (
+    Judgements,
     best_threshold,
     by_temperature,
     by_threshold,
     calibrated,
-    claim_only,
     crossed,
-    estimates,
     fit_temperature,
-    score,
 )
-from eval.confidence import balanced_accuracy, expected_calibration_error
 from eval.verification import LabelledPair
 from model.verifier import Judgement
 
@@ -35,7 +33,7 @@ class Echo:
         return [Judgement(0.9 if c in e else 0.2, c in e) for c, e in pairs]
 
 
-def some_scores(count: int = 600, seed: int = 0) -> Scores:
+def some_scores(count: int = 600, seed: int = 0) -> Judgements:
     """Judgements that are informative but far too sure of themselves."""
     chance = np.random.default_rng(seed)
     labels = chance.integers(0, 2, count).astype(float)
@@ -43,7 +41,7 @@ def some_scores(count: int = 600, seed: int = 0) -> Scores:
     support = np.asarray(1 / (1 + np.exp(-(4 * honest + 2))), np.float64)
     groups = [f"group {n // 3}" for n in range(count)]
     judged = np.where(support > 0.5, 1.0, 0.0)
-    return Scores("made", labels, support, judged, groups, ["same"] * count)
+    return Judgements("made", labels, support, judged, groups, ["same"] * count)
 
 
 def test_a_question_takes_the_best_of_its_passages(tmp_path: Path) -> None:
@@ -110,7 +108,7 @@ def test_no_group_judges_itself() -> None:
     scores = some_scores()
     flipped = scores.labels.copy()
     flipped[scores.folds == 0] = 1 - flipped[scores.folds == 0]
-    other = Scores("made", flipped, *(getattr(scores, f) for f in Scores.__slots__[2:]))
+    other = replace(scores, labels=flipped)
     own = scores.folds == 0
     for use in (by_threshold, by_temperature):
         before, after = crossed(scores, [scores], use), crossed(other, [other], use)
@@ -127,6 +125,5 @@ def test_degenerate_judges_are_at_chance_and_telling_claims_are_found_out() -> N
     assert found["own"].low < found["own"].value < found["own"].high
     assert found["auroc"].clusters == 50
     telling = [f"surely {n}" if label else f"never {n}" for n, label in enumerate(scores.labels)]
-    bare = claim_only(Scores("t", scores.labels, scores.support, scores.judged, scores.groups,
-                             telling))  # fmt: skip
+    bare = claim_only(replace(scores, claims=telling))
     assert balanced_accuracy(scores.labels, bare >= 0.5) > 0.95
