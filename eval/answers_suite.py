@@ -171,7 +171,7 @@ def of_answers(label: str, figure: Callable[[Floats, Floats], float]) -> Column:
     """
 
     def of(samples: Sequence[Sample], seed: int) -> Estimate:
-        answers = [one for one in samples if one.confidence is not None]
+        answers = [one for one in _asked(samples) if one.confidence is not None]
         right = np.array([1.0 - (one.scores["unfounded"] or 0.0) for one in answers])  # (n,)
         sure = np.array([one.confidence for one in answers], dtype=np.float64)  # (n,)
         return bootstrap(
@@ -184,17 +184,21 @@ def of_answers(label: str, figure: Callable[[Floats, Floats], float]) -> Column:
     return Column(label, of)
 
 
+def _asked(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the questions that were asked of the assistant; other suites have other samples."""
+    return [one for one in samples if "unfounded" in one.scores]
+
+
 def _at_risk(most: float) -> Column:
     """Return the share of questions that is answered where at most so much of it is wrong."""
 
     def of(samples: Sequence[Sample], seed: int) -> Estimate:
-        sure = np.array(
-            [np.nan if one.confidence is None else one.confidence for one in samples]
-        )  # (n,)
-        right = np.array([1.0 - (one.scores["unfounded"] or 0.0) for one in samples])  # (n,)
+        asked = _asked(samples)
+        sure = np.array([np.nan if s.confidence is None else s.confidence for s in asked])  # (n,)
+        right = np.array([1.0 - (one.scores["unfounded"] or 0.0) for one in asked])  # (n,)
         return bootstrap(
             lambda rows: coverage_where_wrong(sure[rows], right[rows], most),
-            [one.cluster for one in samples],
+            [one.cluster for one in asked],
             seed=seed,
             resamples=_RESAMPLES,
         )

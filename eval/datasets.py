@@ -95,7 +95,7 @@ def load(name: str, data: Path) -> list[Case]:
         raise UsageError(f"The question set {name!r} needs the file {path}: {_REMEDY}")
     cases = []
     for line, row in read_rows(path):
-        with _fields_of(f"{path}:{line}"):
+        with fields_of(f"{path}:{line}"):
             cases.append(_case(row))
     return cases
 
@@ -115,7 +115,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 @contextmanager
-def _fields_of(place: str) -> Iterator[None]:
+def fields_of(place: str) -> Iterator[None]:
     """Turn a field that a row lacks, or a row that is no object, into a user's error."""
     try:
         yield
@@ -170,7 +170,7 @@ def question_rows(name: str, data: Path, *, without: Sequence[str] = ()) -> list
     measured = {case.gold_context for other in without for case in load(other, data)}
     path, rows = data / QUESTION_SETS[name], []
     for line, row in read_rows(path):
-        with _fields_of(f"{path}:{line}"):
+        with fields_of(f"{path}:{line}"):
             if row["context"] not in measured:
                 rows.append(_question_row(row))
     return rows
@@ -222,7 +222,7 @@ def rgb_cases(
     """
     path, cases = data / f"rgb/{name}.dev.jsonl.gz", []
     for line, row in read_rows(path):
-        with _fields_of(f"{path}:{line}"):
+        with fields_of(f"{path}:{line}"):
             rng = random.Random(f"{seed}:{row['id']}")
             good, noisy = list(row["wrong" if wrong else "positive"]), list(row["negative"])
             rng.shuffle(good)
@@ -296,7 +296,7 @@ def hotpot_cases(data: Path, *, seed: int = 0) -> list[Case]:
     """
     path, cases = data / "hotpotqa/hotpotqa.dev.jsonl.gz", []
     for line, row in read_rows(path):
-        with _fields_of(f"{path}:{line}"):
+        with fields_of(f"{path}:{line}"):
             chosen = [*row["positive"], *row["negative"]]
             random.Random(f"{seed}:{row['id']}").shuffle(chosen)
             cases.append(_supplied(row, chosen, _flat(row["answers"]), is_held=True))
