@@ -4,11 +4,16 @@ Each reads its arguments, calls one function, and prints where the result lies. 
 how anything is measured.
 """
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from app.flags import Flags, pass_flags, shown
+
+if TYPE_CHECKING:
+    from eval.suites import Request
 
 language_option = click.option(
     "--language", type=click.Choice(["en", "zh"]), default="en", help="Language of the report."
@@ -72,13 +77,17 @@ def frontier(  # noqa: PLR0917 - a click command has a parameter an option
 @click.argument("folder", type=click.Path(path_type=Path))
 @language_option
 def report(folder: Path, language: str) -> None:
-    """Write the report of an experiment again, from its records alone.
+    """Write the report of an experiment or a suite again, from its records alone.
 
-    FOLDER is what `tether frontier` wrote. Equal records give equal bytes.
+    FOLDER is what `tether frontier` wrote, or the folder of a suite that `tether eval` wrote. Equal
+    records give equal bytes.
     """
-    from app.experiment import write_report
+    from app import experiment, suites
 
-    click.echo(f"report: {write_report(folder, language)}")
+    if suites.holds_suite(folder):
+        click.echo(f"report: {suites.write_report(folder, language)}")
+    else:
+        click.echo(f"report: {experiment.write_report(folder, language)}")
 
 
 @click.command()
@@ -88,23 +97,89 @@ def report(folder: Path, language: str) -> None:
 def compare(left: Path, right: Path, seed: int) -> None:
     """Compare two runs case by case: what differs, and whether it is real. Prints Markdown.
 
-    A run is a folder with run.json, such as seed-0 of an experiment.
+    A run is a folder with run.json, such as seed-0 of an experiment, or the folder of a suite.
     """
     from eval.comparison import compare as compare_runs
     from eval.comparison import markdown
     from eval.records import read_run
+    from eval.suites import without_baselines
 
-    click.echo(markdown(compare_runs(read_run(left), read_run(right), seed=seed)), nl=False)
-
-
-@click.group(name="eval")
-def evaluate() -> None:
-    """Measure one thing by itself: a suite."""
+    runs = [without_baselines(read_run(folder)) for folder in (left, right)]
+    click.echo(markdown(compare_runs(*runs, seed=seed)), nl=False)
 
 
-@evaluate.command()
-def line() -> None:
-    """Show forgetting at its smallest: a line that learns one point and loses two."""
+@click.command(name="eval")
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the question sets (or TETHER_DATA)."
+)
+@click.option("--sets", default="", metavar="A,B", help="Sets to take (default: the suite's own).")
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Questions of each set and language; 0 takes all.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of what is drawn.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Holds a folder for each suite (default: laboratory in the data root).",
+)
+@click.option("--fresh", is_flag=True, help="Begin anew; records that are there are put aside.")
+@click.option("--accept-licence", is_flag=True, help="Also sets that are not for commercial use.")
+@pass_flags
+def evaluate(  # noqa: PLR0917 - a click command has a parameter an option
+    flags: Flags,
+    /,
+    suites: tuple[str, ...],
+    data: Path | None,
+    sets: str,
+    limit: int,
+    seed: int,
+    out: Path | None,
+    fresh: bool,
+    accept_licence: bool,
+) -> None:
+    """Measure the assistant in force by suites, and write a report of each.
+
+    Suites are answers (questions through search, answer and citation), retrieval (which passages
+    are found), verifier (claims told from unsupported ones), benchmarks (reading, facts from
+    memory, choices, perplexity), and line (forgetting at its smallest: a line that learns a point).
+
+    A command that was stopped goes on when it is given again, and repeats no sample.
+    """
+    from app.suites import Order, carry_out, require_suites
+    from eval.suites import Request
+
+    measured = [name for name in suites if name != "line"]
+    require_suites(measured)
+    if "line" in suites:
+        _show_line()
+    settings = flags.settings()
+    names = tuple(name.strip() for name in sets.split(",") if name.strip())
+    request = Request(data, names, seed, accept_licence)
+    for name in measured:
+        command = _repeated(flags, name, request, limit)
+        order = Order(out, limit or None, fresh, command)
+        click.echo(f"report: {carry_out(name, request, order, settings)}")
+
+
+def _repeated(flags: Flags, name: str, request: "Request", limit: int) -> str:
+    """Return the command that repeats a suite; DATA stands for this machine's folder."""
+    changes = {k: v for k, v in flags.values.items() if k not in ("home", "generator.api_key")}
+    words = ["tether", *(word for one in changes.items() for word in ("--set", "=".join(one)))]
+    words += ["eval", name, *(["--data", "DATA"] if request.data else [])]
+    words += ["--sets", ",".join(request.sets)] if request.sets else []
+    words += ["--limit", str(limit), "--seed", str(request.seed)]
+    words += ["--accept-licence"] if request.accepts_licences else []
+    return shlex.join(words)
+
+
+def _show_line() -> None:
+    """Print forgetting at its smallest."""
     from eval.line import METHODS, refit
 
     for method in METHODS:

@@ -8,18 +8,19 @@ it is given the assistant that the settings describe. Knows nothing of what a su
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingest.errors import SettingsError, UsageError
+from ingest.errors import SettingsError, TetherError, UsageError
 
 if TYPE_CHECKING:
     from app.settings import Settings
     from eval.records import Run, Sample
-    from eval.suites import Overheard, Request
+    from eval.suites import Overheard, Request, Suite
     from ingest.chunking import ChunkingOptions
     from model.assistant import Assistant
     from model.generators import Decoding
@@ -57,49 +58,92 @@ class Order:
     command: str = ""  # that repeats it, for the record
 
 
+def require_suites(names: Sequence[str]) -> None:
+    """Refuse names that are no suites, before anything is measured.
+
+    Raises:
+        UsageError: There is no such suite.
+    """
+    for name in names:
+        if name not in SUITES:
+            known = ", ".join([*SUITES, "line"])
+            raise UsageError(f"There is no suite {name!r}; choose from: {known}.")
+
+
 def module_of(suite: str) -> Any:  # noqa: ANN401 - a module
     """Return the module of a suite.
 
     Raises:
         UsageError: There is no such suite.
     """
-    if suite not in SUITES:
-        raise UsageError(f"There is no suite {suite!r}; choose from: {', '.join(SUITES)}.")
+    require_suites([suite])
     return importlib.import_module(f"eval.{SUITES[suite]}")
 
 
-def carry_out(
-    name: str,
-    request: "Request",
-    order: Order,
-    settings: "Settings",
-    on_sample: "Callable[[Sample], None] | None" = None,
-) -> Path:
+def carry_out(name: str, request: "Request", order: Order, settings: "Settings") -> Path:
     """Measure a suite, or go on measuring it, write its report, and return the HTML file.
 
     Without a place of the user's, the folder is named after all that shapes a sample: the same
-    command goes on in it, and another one never meets its records.
+    command goes on in it, and another one never meets its records. Progress goes to standard error
+    if that is a terminal.
 
     Raises:
         UsageError: A data set is missing or its licence not accepted, or the folder holds another
             run.
-        TetherError: A model cannot be loaded, or the disk is full.
+        TetherError: A model cannot be loaded, the disk is full, or every sample failed.
     """
     from eval.records import digest
     from eval.suites import run_suite
 
     with module_of(name).open_suite(SettingsLaboratory(settings), request) as suite:
         label = digest([suite.identity, request.seed])[:8]
-        place = (
-            order.place / name if order.place else settings.home / "laboratory" / f"{name}-{label}"
-        )
+        own = settings.home / "laboratory" / f"{name}-{label}"
+        place = order.place / name if order.place else own
         if order.fresh:
             put_aside(place)
-        run_suite(
-            suite, place,
-            seed=request.seed, limit=order.limit, command=order.command, on_sample=on_sample,
-        )  # fmt: skip
-    return write_report(place)
+        with _progress(suite, place, request.seed, order.limit) as on_sample:
+            run = run_suite(
+                suite, place,
+                seed=request.seed, limit=order.limit, command=order.command, on_sample=on_sample,
+            )  # fmt: skip
+    page = write_report(place)
+    _require_measured(run, place)
+    return page
+
+
+@contextmanager
+def _progress(
+    suite: "Suite[Any]", place: Path, seed: int, limit: int | None
+) -> "Iterator[Callable[[Sample], None]]":
+    """Yield what is to be told of each sample; it draws a bar on a terminal."""
+    from tqdm import tqdm
+
+    from eval.records import RUN, read_run
+    from eval.suites import drawn, is_baseline
+
+    groups = drawn(suite.trials, limit, seed)
+    total = sum(variant.takes(t) for own in groups for t in own for variant in suite.variants)
+    kept = read_run(place).samples if (place / RUN).exists() else ()
+    done = sum(not is_baseline(one.arm) for one in kept)
+
+    with tqdm(desc=suite.name, total=total, initial=done, unit="sample", disable=None) as bar:
+
+        def told(sample: Sample) -> None:
+            bar.update(int(not is_baseline(sample.arm)))
+
+        yield told
+
+
+def _require_measured(run: "Run", place: Path) -> None:
+    """Refuse to pass a run off as measured in which everything failed."""
+    from eval.suites import failures
+
+    failed = [one for own in failures(run.samples).values() for one in own]
+    if failed and len(failed) == len(run.samples):
+        raise TetherError(
+            f"all {len(failed)} samples failed, the last one because: {failed[-1].failure}; mend"
+            f" that, and measure again with --fresh (records: {place})"
+        )
 
 
 def put_aside(folder: Path) -> None:
@@ -111,18 +155,27 @@ def put_aside(folder: Path) -> None:
         folder.rename(aside)
 
 
-def write_report(folder: Path) -> Path:
+def holds_suite(folder: Path) -> bool:
+    """Return whether a folder has the records of a suite; the message for others is not ours."""
+    from eval.records import RUN, read_run
+
+    return (folder / RUN).is_file() and read_run(folder).description.suite in SUITES
+
+
+def write_report(folder: Path, language: str = "en") -> Path:
     """Write the report of a suite's run from its records alone, and return the HTML file.
 
     Raises:
-        UsageError: The folder holds no run of a suite.
+        UsageError: The folder holds no run of a suite, or there are no words in that language.
     """
     from eval.pages import html, markdown
     from eval.records import read_run
     from eval.suite_pages import suite_page
     from retrieval.store import replace_file
 
-    run: Run = read_run(folder)
+    if language != "en":
+        raise UsageError("the reports of suites are in English; leave out --language")
+    run = read_run(folder)
     page = suite_page(run, module_of(run.description.suite).LAYOUT)
     text, drawn = markdown(page, f"{REPORT}-files")
     for name, svg in drawn.items():
