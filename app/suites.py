@@ -302,7 +302,9 @@ class SettingsLaboratory:
 
         name = self._settings.generator.model
         is_default = name == DEFAULT_GENERATOR
-        if resolve_backend(self._settings) != "transformers" and not is_default:
+        # llama.cpp's file of the default model has a twin that transformers reads.
+        backend = resolve_backend(self._settings)
+        if backend != "transformers" and not (backend == "llama.cpp" and is_default):
             raise SettingsError(
                 f"{name} gives no likelihoods of texts as it is run; set generator.model to a"
                 " transformers folder or a hub id, or leave out the sets that need them"
