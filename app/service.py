@@ -43,6 +43,7 @@ from ingest.sources import MEMBER, Source
 from model.assistant import Assistant, Event, checked_question
 from model.feedback import Feedback, FeedbackStore
 from model.generators import Generator
+from model.verifier import Verifier
 from retrieval.encoders import Encoder, Vectors
 from retrieval.maintenance import delete_collection
 from retrieval.passages import Passage
@@ -63,6 +64,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT = 1.0  # seconds: a waiting question tells its position at least so often
 MOST_OPEN = 8  # collections that stay open while nobody asks them
+MOST_INGESTS = 8  # at a time: each that waits holds a thread of its door
 LONGEST_FILE_NAME = 200  # bytes, of an uploaded file
 
 
@@ -94,6 +96,7 @@ class Service:
         *,
         encoder: Encoder | None = None,
         generator: Generator | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         """Load the models, those that are not given.
 
@@ -101,6 +104,7 @@ class Service:
             settings: What is in force; `settings.collection` is the default collection.
             encoder: Instead of the one that the settings name.
             generator: The same; it is closed with the service.
+            verifier: The same.
 
         Raises:
             WeightsError: A model cannot be loaded.
@@ -108,7 +112,7 @@ class Service:
         """
         self.settings = settings
         self.encoder = encoder or build_encoder(settings)
-        self._verifier = build_verifier(settings, self.encoder)
+        self._verifier = verifier or build_verifier(settings, self.encoder)
         self._generator = generator or build_generator(settings, slots=settings.generator.slots)
         self._from_memory = self._assistant(None)
         self._line = Line(
@@ -119,6 +123,7 @@ class Service:
         self._opened: OrderedDict[str, _Opened] = OrderedDict()  # the longest unused one first
         self._lock = threading.Lock()  # of the line above, and of what it holds
         self._ingesting = threading.Lock()  # one ingest at a time keeps memory bounded
+        self._ingests = threading.BoundedSemaphore(MOST_INGESTS)  # running and waiting
         self._is_closed = False
         self._cancelled = threading.Event()
 
@@ -229,7 +234,7 @@ class Service:
         collection: str | None = None,
         on_file: OnFile | None = None,
     ) -> Report:
-        """Read sources into a collection, which is made if need be; one call at a time, in turn.
+        """Read sources into a collection, which is made if need be; one call after the other.
 
         Args:
             sources: As `ingest.pipeline.run` takes them.
@@ -239,9 +244,10 @@ class Service:
         Raises:
             UsageError: The name cannot be the name of a collection.
             StoreError: The collection cannot be written, or another program is writing it.
+            ServiceBusy: Too many ingests wait already.
         """
         pipeline = PipelineOptions(parsers=self.settings.parsing)
-        with self._ingesting, self._using(collection, create=True) as opened:
+        with self._turn_to_ingest(), self._using(collection, create=True) as opened:
             store = opened.collection
             with store.writing():
                 report = run(
@@ -249,6 +255,16 @@ class Service:
                 )
                 _save_index(store)
         return report
+
+    @contextmanager
+    def _turn_to_ingest(self) -> Iterator[None]:
+        if not self._ingests.acquire(blocking=False):
+            raise ServiceBusy(f"{MOST_INGESTS} ingests wait already; try again when one is done")
+        try:
+            with self._ingesting:
+                yield
+        finally:
+            self._ingests.release()
 
     def upload(
         self,
@@ -352,18 +368,25 @@ class Service:
 
     # Ending
 
-    def refuse(self) -> None:
-        """Take no more questions, and refuse those that wait; running answers go on."""
+    def drain(self, patience: float = 10.0) -> bool:
+        """Take no more questions, refuse those that wait, and let running answers finish.
+
+        Args:
+            patience: Seconds that running answers may take.
+
+        Returns:
+            Whether all of them have finished.
+        """
         self._line.close()
+        return self._line.wait_until_left(patience)
 
     def close(self, patience: float = 10.0) -> None:
-        """Let running answers finish, cancel those that take longer, and let go of everything.
+        """Drain, cancel the answers that take too long, and let go of everything.
 
         Args:
             patience: Seconds that running answers may take, and then their cancelling.
         """
-        self.refuse()
-        if not self._line.wait_until_left(patience):
+        if not self.drain(patience):
             self._cancelled.set()
             self._line.wait_until_left(patience)
         with self._lock:
