@@ -365,4 +365,6 @@ def _generator_of(settings: "Settings") -> str:
     prepare_generator(settings)  # its hash is known once it is there
     row = next(row for row in describe_models(settings) if row["role"] == "generator")
     told = [row["backend"], *([row["sha256"][:12]] if row["sha256"] else [])]
+    if row["backend"] == "openai":  # a server may have several models
+        told.append(settings.generator.model)
     return f"{row['name']} ({', '.join(told)})"

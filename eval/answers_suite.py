@@ -133,6 +133,7 @@ class Asking:
     def _turn_to(self, name: str, language: str) -> None:
         if self._at == (name, language):
             return
+        self._at = None
         self._stack.close()
         own = [case for case in self._cases[name] if case.language == language]
         self._texts = paragraphs_of(own)

@@ -242,6 +242,7 @@ class _Ranking:
     def _turn_to(self, name: str) -> None:
         if self._at == name:
             return
+        self._at = ""
         self._stack.close()
         lab = self._laboratory
         self._bench = self._stack.enter_context(
