@@ -7,7 +7,7 @@ where the HTML is shown, or of how an answer came about.
 
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from ingest.documents import Chunk
@@ -15,6 +15,8 @@ from model.answers import Answer, Citation, Claim
 from retrieval.passages import Passage
 
 Language = Literal["zh", "en"]
+
+SHOWN_NEAREST = 3  # passages that an abstention names
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
@@ -25,7 +27,14 @@ WORDS: dict[Language, dict[str, str]] = {
         "draft": "Draft, being checked",
         "stopped": "Stopped, never checked",
         "quotation": "Quoted word for word",
-        "support": "Support {percent}%",
+        "read": "in the document's words, {percent}%",
+        "judged": "supported, {percent}%",
+        "unchecked": "not checked",
+        "rejected": "Left out, because the documents do not support it:",
+        "asked": "Asked as: {question}",
+        "sought": "Looked for: {question}",
+        "nearest": "What comes nearest:",
+        "open": "Open the source at this place",
         "page": "p. {page}",
         "slide": "slide {which}",
         "sheet": "sheet {which}",
@@ -49,7 +58,14 @@ WORDS: dict[Language, dict[str, str]] = {
         "draft": "草稿，核对中",
         "stopped": "已停止，未经核对",
         "quotation": "原文引用",
-        "support": "支持度 {percent}%",
+        "read": "文档原话，{percent}%",
+        "judged": "有据，{percent}%",
+        "unchecked": "未经核对",
+        "rejected": "因文档不支持而略去：",
+        "asked": "按此提问：{question}",
+        "sought": "查找的是：{question}",
+        "nearest": "最接近的内容：",
+        "open": "在原文中打开此处",
         "page": "第 {page} 页",
         "slide": "幻灯片 {which}",
         "sheet": "工作表 {which}",
@@ -99,29 +115,64 @@ def cited_spans(chunk: Chunk, citations: Iterable[Citation]) -> list[tuple[int, 
     return spans
 
 
-def evidence_html(shown: Answer | Sequence[Passage], language: Language, *, key: str = "1") -> str:
+SourceLink = Callable[[Passage, int, int], str]  # (passage, start, end) -> address of that place
+
+
+def evidence_html(
+    shown: Answer | Sequence[Passage],
+    language: Language,
+    *,
+    key: str = "1",
+    link: SourceLink | None = None,
+) -> str:
     """Return one card a passage, the cited characters in `<mark>`.
 
     Args:
         shown: a verified answer, or only the passages while there is none yet.
         language: of the labels; the passages stay as they are.
         key: tells several answers on one page apart; the n-th card has the id `passage-n-key`.
+        link: where the source can be read at a place, None if nowhere.
     """
     passages = shown.passages if isinstance(shown, Answer) else shown
     claims = shown.claims if isinstance(shown, Answer) else ()
     citations = [citation for claim in claims for citation in claim.citations]
     if not passages:
         return f'<p class="tether-nothing">{WORDS[language]["nothing"]}</p>'
-    return "".join(_card(passage, citations, language, key) for passage in passages)
+    return "".join(
+        _card(passage, citations, language, key, _source_html(passage, citations, language, link))
+        for passage in passages
+    )
 
 
-def _card(passage: Passage, citations: Sequence[Citation], language: Language, key: str) -> str:
-    chunk = passage.chunk
-    own = [
+def _source_html(
+    passage: Passage, citations: Sequence[Citation], language: Language, link: SourceLink | None
+) -> str:
+    """Return the link that opens the source where it is cited first, else at the passage."""
+    if link is None:
+        return ""
+    spans = cited_spans(passage.chunk, _of(passage, citations)) or [(0, len(passage.chunk.text))]
+    start, end = (passage.chunk.start + offset for offset in spans[0])
+    return (
+        f'<a class="tether-source" target="_blank" rel="noopener"'
+        f' href="{escape(link(passage, start, end))}">{WORDS[language]["open"]}</a>'
+    )
+
+
+def _of(passage: Passage, citations: Sequence[Citation]) -> list[Citation]:
+    """Return the citations of one passage."""
+    return [
         citation
         for citation in citations
-        if citation.passage_number == passage.number and citation.document_id == chunk.document_id
+        if citation.passage_number == passage.number
+        and citation.document_id == passage.chunk.document_id
     ]
+
+
+def _card(
+    passage: Passage, citations: Sequence[Citation], language: Language, key: str, source: str
+) -> str:
+    chunk = passage.chunk
+    own = _of(passage, citations)
     # Once an answer cites something, the passages it does not rely on fold away.
     state = " open" if own or not citations else ""
     cited = f'<span class="tether-cited">{WORDS[language]["cited"]}</span>' if own else ""
@@ -134,7 +185,7 @@ def _card(passage: Passage, citations: Sequence[Citation], language: Language, k
         f'<span class="tether-origin"><span class="tether-title">{escape(passage.title)}</span>'
         f'<span class="tether-heading">{heading}</span>'
         f'<span class="tether-found">{_found(passage, language)}</span></span>{cited}</summary>'
-        f'<div class="tether-text">{_marked(chunk, own)}</div></details>'
+        f'<div class="tether-text">{_marked(chunk, own)}</div>{source}</details>'
     )
 
 
@@ -173,15 +224,69 @@ def _marked(chunk: Chunk, citations: Sequence[Citation]) -> str:
     return "".join([*pieces, escape(chunk.text[cursor:])])
 
 
-def answer_html(answer: Answer, language: Language, *, key: str = "1") -> str:
+def answer_html(
+    answer: Answer,
+    language: Language,
+    *,
+    key: str = "1",
+    asked: str = "",
+    rejected: Sequence[str] = (),
+) -> str:
     """Return the verified answer: status badge, claims, and marks `[n]` that lead to the cards.
 
     One line without newlines, so that a Markdown reader passes it on as a single HTML block.
+
+    Args:
+        answer: what the assistant said.
+        language: of the labels; the answer stays as it is.
+        key: as `evidence_html` has it.
+        asked: the question as it was rewritten, if it was.
+        rejected: sentences of the draft that the verifier turned down.
     """
     badge = f'<span class="tether-badge">{WORDS[language][answer.status]}</span>'
     return (
         f'<div class="tether-answer is-{answer.status}" lang="{language}">{badge}'
-        f'<div class="tether-body">{_claims_html(answer, language, key)}</div></div>'
+        f"{asked_html(asked, language)}"
+        f'<div class="tether-body">{_claims_html(answer, language, key)}</div>'
+        f"{_nearest_html(answer, language, key)}{_rejected_html(rejected, language)}</div>"
+    )
+
+
+def asked_html(asked: str, language: Language) -> str:
+    """Return how a question was rewritten, nothing if it was not."""
+    if not asked:
+        return ""
+    line = WORDS[language]["asked"].format(question=asked)
+    return f'<div class="tether-asked">{_lines(line)}</div>'
+
+
+def _nearest_html(answer: Answer, language: Language, key: str) -> str:
+    """Return what an abstention looked for, and links to the passages that came nearest."""
+    if answer.status != "abstained":
+        return ""
+    words = WORDS[language]
+    sought = _lines(words["sought"].format(question=answer.question))
+    places = [
+        f"<li>{_link(passage.number, key)} {escape(_origin(passage, language))}</li>"
+        for passage in answer.passages[:SHOWN_NEAREST]
+    ]
+    nearest = f"<div>{words['nearest']}</div><ul>{''.join(places)}</ul>" if places else ""
+    return f'<div class="tether-sought"><div>{sought}</div>{nearest}</div>'
+
+
+def _origin(passage: Passage, language: Language) -> str:
+    place = location(passage.chunk, language)
+    return f"{passage.title} · {place}" if place else passage.title
+
+
+def _rejected_html(rejected: Sequence[str], language: Language) -> str:
+    if not rejected:
+        return ""
+    sentences = "".join(f"<li><s>{_lines(sentence)}</s></li>" for sentence in rejected)
+    caption = WORDS[language]["rejected"]
+    return (
+        f'<details class="tether-rejected"><summary>{caption} {len(rejected)}</summary>'
+        f"<ul>{sentences}</ul></details>"
     )
 
 
@@ -198,20 +303,31 @@ def _claims_html(answer: Answer, language: Language, key: str) -> str:
 
 
 def _claim_html(claim: Claim, language: Language, key: str) -> str:
-    """Return one claim and a link to every passage it cites."""
-    support = WORDS[language]["support"].format(percent=round(100 * claim.support))
-    # Without citations nobody checked the claim, and a "0%" would say that somebody had.
-    title = f' title="{support}"' if claim.citations else ""
-    links = "".join(
-        f'<sup><a class="tether-cite" href="#passage-{number}-{escape(key)}"{title}>[{number}]</a>'
-        "</sup>"
-        for number in sorted({citation.passage_number for citation in claim.citations})
-    )
-    body = f'<span class="tether-claim"{title}>{_lines(claim.text)}</span>{links}'
+    """Return one claim, a link to every passage it cites, and the verdict in words."""
+    numbers = sorted({citation.passage_number for citation in claim.citations})
+    links = "".join(f"<sup>{_link(number, key)}</sup>" for number in numbers)
+    kind, verdict = _verdict(claim, language)
+    body = f'<span class="tether-claim is-{kind}">{_lines(claim.text)}</span>{links}'
     if not claim.is_quotation:
-        return body
-    caption = f'<span class="tether-caption">{WORDS[language]["quotation"]}</span>'
+        return f'{body}<small class="tether-verdict is-{kind}">{escape(verdict)}</small>'
+    caption = f'<span class="tether-caption">{escape(verdict)}</span>'
     return f'<blockquote class="tether-quotation">{body}{caption}</blockquote>'
+
+
+def _verdict(claim: Claim, language: Language) -> tuple[str, str]:
+    """Return the kind of a verdict, which gives the colour, and the verdict in words."""
+    words, percent = WORDS[language], round(100 * claim.support)
+    if not claim.citations:  # nobody checked it, and a "0%" would say that somebody had
+        return "unchecked", words["unchecked"]
+    if claim.is_quotation:
+        return "read", words["quotation"]
+    if claim.is_span:
+        return "read", words["read"].format(percent=percent)
+    return "judged", words["judged"].format(percent=percent)
+
+
+def _link(number: int, key: str) -> str:
+    return f'<a class="tether-cite" href="#passage-{number}-{escape(key)}">[{number}]</a>'
 
 
 def _lines(text: str) -> str:
@@ -228,6 +344,6 @@ def draft_html(text: str, language: Language, *, stopped: bool = False) -> str:
     )
 
 
-def notice_html(text: str, kind: Literal["question", "waiting", "error"]) -> str:
-    """Return a question, a line that something is under way, or an error as one line."""
+def notice_html(text: str, kind: Literal["question", "waiting", "error", "note"]) -> str:
+    """Return a question, that something is under way, an error, or a note, as one line."""
     return f'<div class="tether-{kind}">{_lines(text)}</div>'
