@@ -185,8 +185,16 @@ def test_no_page_no_heading_no_passage() -> None:
 @pytest.mark.parametrize(
     ("language", "claims", "said"),
     [
-        ("en", ("It is tall.", "Is it old?"), "SupportedIt is tall.[1][2] Is it old?[1][2]"),
-        ("zh", ("塔很高。", "塔很旧！"), "有据塔很高。[1][2]塔很旧！[1][2]"),
+        (
+            "en",
+            ("It is tall.", "Is it old?"),
+            "SupportedIt is tall.[1][2]supported, 93% Is it old?[1][2]supported, 93%",
+        ),
+        (
+            "zh",
+            ("塔很高。", "塔很旧！"),
+            "有据塔很高。[1][2]有据，93%塔很旧！[1][2]有据，93%",
+        ),
     ],
 )
 def test_a_claim_with_a_full_stop_has_one_link_per_passage(
@@ -201,9 +209,7 @@ def test_a_claim_with_a_full_stop_has_one_link_per_passage(
     reading = Reading(answer_html(found, language, key="7"))
     assert reading.text == said
     assert reading.all("href") == ["#passage-1-7", "#passage-2-7"] * 2
-    assert reading.all("class").count("tether-claim") == 2
-    support = "Support 93%" if language == "en" else "支持度 93%"
-    assert reading.all("title") == [support] * 6
+    assert reading.all("class").count("tether-claim is-judged") == 2
     cards = Reading(evidence_html(found, language, key="7")).all("id")
     assert {f"#{card}" for card in cards} == set(reading.all("href"))
 
@@ -212,7 +218,7 @@ def test_only_a_verified_citation_becomes_a_link() -> None:
     claim = Claim("It is tall [2] [9].", (cite(passage(), 0, 4),))
     markup = answer_html(answer(claim), "en")
     assert links(markup) == ["#passage-1-1"]
-    assert Reading(markup).text == "SupportedIt is tall [2] [9].[1]"
+    assert Reading(markup).text == "SupportedIt is tall [2] [9].[1]supported, 0%"
 
 
 @pytest.mark.parametrize(
@@ -241,7 +247,7 @@ def test_status_badge(status: Status, english: str, chinese: str) -> None:
     badges: dict[Language, str] = {"en": english, "zh": chinese}
     for language, badge in badges.items():
         reading = Reading(answer_html(given_answer, language))
-        assert reading.texts == [badge, "x"]
+        assert reading.texts[:2] == [badge, "x"]
         assert f"tether-answer is-{status}" in reading.all("class")
 
 
@@ -253,8 +259,45 @@ def test_every_status_has_words_in_both_languages() -> None:
 
 def test_an_unverified_claim_shows_no_support() -> None:
     markup = answer_html(answer(Claim("It is tall."), status="unverified"), "en")
-    assert Reading(markup).texts[1:] == ["It is tall."]
-    assert Reading(markup).all("title") == []
+    assert Reading(markup).texts[1:] == ["It is tall.", "not checked"]
+
+
+def test_words_read_in_a_document_are_called_so() -> None:
+    claim = Claim("tall", (cite(passage(), 0, 4),), 0.876, is_span=True)
+    assert Reading(answer_html(answer(claim), "en")).texts[-1] == "in the document's words, 88%"
+    assert Reading(answer_html(answer(claim), "zh")).texts[-1] == "文档原话，88%"
+
+
+def test_an_abstention_says_what_was_sought_and_what_came_nearest() -> None:
+    sources = tuple(passage(number=number) for number in range(1, 6))
+    silent = answer(text="Nothing.", status="abstained", passages=sources)
+    reading = Reading(answer_html(silent, "en", key="3"))
+    assert reading.text == (
+        "Not in the documentsNothing.Looked for: ?What comes nearest:"
+        "[1] Guide · p. 3[2] Guide · p. 3[3] Guide · p. 3"
+    )
+    assert reading.all("href") == ["#passage-1-3", "#passage-2-3", "#passage-3-3"]
+    empty = Answer("?", "Nothing.", (), (), "abstained")
+    assert Reading(answer_html(empty, "zh")).texts[-1] == "查找的是：?"
+
+
+def test_a_rewritten_question_and_rejected_sentences_are_shown_as_text() -> None:
+    markup = answer_html(answer(Claim("a")), "en", asked=HOSTILE, rejected=["b", HOSTILE])
+    reading = Reading(markup)
+    assert f"Asked as: {HOSTILE}" in reading.text
+    assert reading.tags.count("s") == 2 and "script" not in reading.tags
+    assert "the documents do not support it: 2" in reading.text
+
+
+def test_a_card_links_to_where_its_document_is_cited_first() -> None:
+    source = passage(number=2)
+    found = answer(Claim("a", (cite(source, 9, 14), cite(source, 2, 5))))
+
+    def link(shown: Passage, start: int, end: int) -> str:
+        return f'/at/{shown.number}?"{start}-{end}'
+
+    addresses = links(evidence_html(found, "en", link=link))
+    assert addresses == [f'/at/1?"50-{50 + len(TEXT)}', '/at/2?"52-55']
 
 
 def test_draft_is_marked_as_one() -> None:
@@ -270,7 +313,7 @@ def test_hostile_text_forms_no_markup() -> None:
     evidence = Reading(evidence_html(hostile, "en", key='"><b>'))
     said = Reading(answer_html(hostile, "en", key='"><b>'))
     assert set(evidence.tags) == {"details", "summary", "span", "div", "mark"}
-    assert set(said.tags) == {"div", "span", "sup", "a"}
+    assert set(said.tags) == {"div", "span", "sup", "a", "small"}
     assert {name for name, _ in (*evidence.attributes, *said.attributes)} == {
         "class", "id", "open", "title", "href", "lang",
     }  # fmt: skip
