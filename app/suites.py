@@ -128,7 +128,7 @@ def _progress(
 
     with tqdm(desc=suite.name, total=total, initial=done, unit="sample", disable=None) as bar:
 
-        def told(sample: Sample) -> None:
+        def told(sample: "Sample") -> None:
             bar.update(int(not is_baseline(sample.arm)))
 
         yield told

@@ -42,7 +42,7 @@ S = TypeVar("S")
 OnSample = Callable[[Sample], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: Python 3.11 cannot call Trial[int](...) with them
 class Trial(Generic[S]):
     """One case of a suite; `subject` is what its variants need to know of it."""
 
@@ -70,7 +70,7 @@ class Measured:
     baselines: "Mapping[str, Measured]" = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: Python 3.11 cannot call Variant[int](...) with them
 class Variant(Generic[S]):
     """One of the things that a suite compares.
 
@@ -85,7 +85,7 @@ class Variant(Generic[S]):
     takes: Callable[[Trial[S]], bool] = lambda trial: True  # trials that it can be measured on
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: Python 3.11 cannot call Suite[int](...) with them
 class Suite(Generic[S]):
     """All that is measured under one name.
 

@@ -260,7 +260,7 @@ def test_pools_join_kinds_of_a_language(tmp_path: Path) -> None:
         layout(mean_of("right")), pools=(("one", "two"),), pooled=(mean_of("right", "r"),)
     )
     found = {table.title: table for table in tables(run, pooled)}
-    assert list(found) == ["one, en", "one, zh", "two, en", "one + two, en"]
+    assert list(found) == ["one, en", "two, en", "one, zh", "one + two, en"]
     cell = found["one + two, en"].rows[0][1]
     assert isinstance(cell, Estimate) and cell.count == 8
     assert found["one + two, en"].columns == ("arm", "r")
