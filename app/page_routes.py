@@ -97,8 +97,9 @@ def routes(service: Service) -> APIRouter:
         document = _document(service, collection, document_id)
         if document is None:
             return _html(f"<main>{escape(WORDS[language]['missing'])}</main>", 404)
-        start, end = sorted(min(offset, len(document.text)) for offset in (start, end))
-        return _html(_source_html(document, collection, (start, end), language))
+        start = min(start, len(document.text))
+        cited = start, min(max(start, end), len(document.text))
+        return _html(_source_html(document, collection, cited, language))
 
     @router.get("/source/{collection}/{document_id}/page/{page}.png")
     def show_page(
