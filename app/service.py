@@ -515,7 +515,8 @@ def _written(path: Path, stream: IO[bytes]) -> Path:
         os.replace(part, path)
         flush(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what is wrong
+            part.unlink()
         raise StoreError(
             f"{path.name} cannot be kept ({error.strerror or error}); free some space or make"
             f" {path.parent} writable, and upload it again"
