@@ -5,11 +5,13 @@
     scorer.perplexity(texts), scorer.drift(texts), scorer.answers(prompts, stop=["###"])
 
 Rows of similar length share a batch; masks and positions keep them apart, so that neither the
-batch nor the order changes a figure by more than rounding. Two things make it fast: a context is
-read once for all its continuations, and the output head, which with a vocabulary of 262,144 costs
-more than the rest of a small model, runs only at positions that are asked for, in slices that bound
-the memory. Pairs are cut into tokens as lm-evaluation-harness does (v0.4.13, `_encode_pair`). Rows
-over the context length lose tokens on the left, are counted in the log and say so in their score.
+batch nor the order changes a figure by more than rounding. Three things make it fast: a context is
+read once for all its continuations; what the prompts of a batch begin with alike, such as worked
+examples, is read once for all of them; and the output head, which with a vocabulary of 262,144
+costs more than the rest of a small model, runs only at positions that are asked for, in slices that
+bound the memory. Pairs are cut into tokens as lm-evaluation-harness does (v0.4.13, `_encode_pair`).
+Rows over the context length lose tokens on the left, are counted in the log and say so in their
+score.
 
 Text is data: a "<eos>" in it is read as five characters. Works for models that take `position_ids`
 and a cache, with or without a LoRA. Knows nothing of suites, arms or files.
@@ -32,6 +34,9 @@ from model.training.tasks import chosen_logits
 
 Pick = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]  # (B, V) and the B rows to (B,)
 
+_WINDOW = 512  # tokens of a text that are read at once, unless another number is given
+_OPENING = 32  # tokens that prompts must have in common to be read together
+_SHARING = 4  # such prompts, below which they go with the others
 _POSITIONS = 128  # at which logits are held at once: 134 MB in float32 where tokens are 262,144
 _log = logging.getLogger(__name__)
 
@@ -130,6 +135,7 @@ class Scorer:
         batch_tokens: int = 4096,
         batch_rows: int | None = None,
         context_tokens: int | None = None,
+        window_tokens: int = _WINDOW,
         device: str | None = None,
     ) -> None:
         """Take a model as it is; float32 for figures that are reported.
@@ -141,13 +147,16 @@ class Scorer:
             batch_rows: If given, every batch has just as many rows but the last: for reported
                 runs. Continuations of one context count as one row.
             context_tokens: The most the model reads at once; its own limit if not given.
+            window_tokens: The most of a whole text that is read at once, so that a text that fills
+                a context of 32,768 is no single row; never more than `context_tokens`.
             device: Where to put the model; None leaves it where it is.
 
         Raises:
             SettingsError: A size is below 1, or the tokenizer has no token to start from.
         """
         limit = context_tokens or _context_limit(model, tokenizer)
-        if min(limit, batch_tokens, 1 if batch_rows is None else batch_rows) < 1:
+        sizes = (limit, window_tokens, batch_tokens, 1 if batch_rows is None else batch_rows)
+        if min(sizes) < 1:
             raise SettingsError("a batch and a context have at least 1 row and token: raise them")
         first = tokenizer.bos_token_id
         first = tokenizer.eos_token_id if first is None else first
@@ -156,6 +165,7 @@ class Scorer:
         self.model: Any = model if device is None else model.to(device)
         self.tokenizer = tokenizer
         self.context_tokens = limit
+        self.window_tokens = min(limit, window_tokens)
         self._batch_tokens, self._batch_rows = batch_tokens, batch_rows
         self._first = int(first)  # what the first token of a text is predicted from
         self._device = next(self.model.parameters()).device
@@ -253,7 +263,7 @@ class Scorer:
     # --- Whole texts -----------------------------------------------------------------------------
 
     def perplexity(self, texts: Sequence[str]) -> list[TextScore]:
-        """Score whole texts, each token once, in windows of `context_tokens`.
+        """Score whole texts, each token once, in windows of `window_tokens`.
 
         The windows are lm-evaluation-harness's (`loglikelihood_rolling`): one after the other, the
         last one filled up with context. Unlike there the start token itself is not scored.
@@ -327,7 +337,7 @@ class Scorer:
 
     def _windows(self, text: str, owner: int) -> Iterator[_Row]:
         """Yield rows that predict each token of a text once."""
-        most = self.context_tokens
+        most = self.window_tokens
         ids = [self._first, *self._encode([text])[0]]
         for start in range(1, len(ids), most):
             end = min(start + most, len(ids))
@@ -407,18 +417,32 @@ class Scorer:
         _report_cuts([row.cut for row in rows], room)
         written: dict[int, Completion] = {}
         with _reading(self.model):
-            for batch in self._batches([len(row.ids) + most for row in rows]):
-                contexts = {at: rows[at] for at in batch}
-                written |= self._write(contexts, stop, most, pick)
+            for group in self._alike(rows):
+                for batch in self._batches([len(rows[at].ids) + most for at in group]):
+                    contexts = {group[place]: rows[group[place]] for place in batch}
+                    written |= self._write(contexts, stop, most, pick)
         return [written[at] for at in range(len(rows))]
+
+    def _alike(self, rows: Sequence[_Row]) -> list[list[int]]:
+        """Return groups of rows that open alike, and before them one of all other rows.
+
+        Where every batch is to have just as many rows, all are one group.
+        """
+        openings: dict[tuple[int, ...], list[int]] = {}
+        for at, row in enumerate(rows):
+            openings.setdefault(row.ids[:_OPENING], []).append(at)
+        shared = [own for own in openings.values() if len(own) >= _SHARING]
+        if self._batch_rows is not None or not shared:
+            return [list(range(len(rows)))]
+        rest = sorted(set(range(len(rows))).difference(*shared))
+        return [own for own in (rest, *shared) if own]
 
     def _write(
         self, contexts: Mapping[int, _Row], stop: Sequence[str], most: int, pick: Pick
     ) -> dict[int, Completion]:
         """Continue a batch; a row that has ended leaves it."""
         alive = list(contexts)
-        ids, mask = self._left_padded([row.ids for row in contexts.values()])
-        cache = self._cache()
+        ids, mask, cache = self._opened([row.ids for row in contexts.values()], most)
         tokens: dict[int, list[int]] = {at: [] for at in alive}
         sums = dict.fromkeys(alive, 0.0)
         done: dict[int, Completion] = {}
@@ -440,6 +464,32 @@ class Scorer:
             ids = picked[keep][:, None]
             mask = torch.cat([mask[keep], torch.ones_like(ids)], dim=1)
         return done
+
+    def _opened(
+        self, rows: Sequence[tuple[int, ...]], most: int
+    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Read what all rows begin with, once.
+
+        The rows' own parts are padded on the left, so the padding stands between the beginning and
+        them. A layer that sees a few tokens back counts the padding too: where it could reach, each
+        row is read from its start.
+
+        Returns:
+            The tokens that are left to read, (B, T), the mask of all, and the cache that holds the
+            beginning.
+        """
+        cache = self._cache()
+        sees = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        is_near = sees is None or max(map(len, rows)) + most <= sees
+        shared = _in_common(rows) if len(rows) > 1 and is_near else 0
+        shared = shared if shared >= _OPENING else 0
+        ids, mask = self._left_padded([row[shared:] for row in rows])
+        if shared:
+            opening, real = self._left_padded([rows[0][:shared]])
+            self._states(_inputs(opening, real, cache), _last(opening))
+            cache.batch_repeat_interleave(len(rows))
+            mask = torch.cat([real.expand(len(rows), -1), mask], dim=1)
+        return ids, mask, cache
 
     def _ending(
         self, tokens: Sequence[int], stop: Sequence[str], most: int
@@ -666,6 +716,14 @@ def _context_limit(model: Any, tokenizer: Any) -> int:  # noqa: ANN401
     own = getattr(model.config, "max_position_embeddings", None)
     limit = int(own or tokenizer.model_max_length)
     return limit if limit < 10**9 else 2048  # a tokenizer without a limit says 10**30
+
+
+def _in_common(rows: Sequence[tuple[int, ...]]) -> int:
+    """Return how many tokens all rows begin with, leaving each one at least."""
+    first, last = min(rows), max(rows)  # any two rows agree at least as far as these
+    pairs = zip(first, last, strict=False)
+    same = next((at for at, (one, other) in enumerate(pairs) if one != other), len(first))
+    return min(same, min(map(len, rows)) - 1)
 
 
 def _add_up(totals: list[float], found: Sequence[float], rows: Sequence[_Row]) -> None:

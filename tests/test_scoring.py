@@ -179,6 +179,17 @@ def test_perplexity_predicts_each_token_once(loaded: Any, context_tokens: int) -
         assert (score.characters, score.bytes) == (len(text), len(text.encode()))
 
 
+def test_a_long_text_is_read_in_windows_unless_another_length_is_given(llama: Any) -> None:
+    model, tokenizer = llama
+    text = "the old keeper mends the nets " * 90
+    assert len(tokens(tokenizer, text)) > 512
+    wide = Scorer(model, tokenizer, context_tokens=2048, window_tokens=2048)
+    usual = Scorer(model, tokenizer, context_tokens=2048)
+    assert (usual.window_tokens, wide.window_tokens) == (512, 2048)
+    assert usual.perplexity([text])[0].windows > wide.perplexity([text])[0].windows == 1
+    assert Scorer(model, tokenizer, context_tokens=100).window_tokens == 100
+
+
 def test_bits_compare_scripts_and_texts_pool_by_token() -> None:
     english = TextScore(-8 * math.log(2), 4, 8, 8, 1)
     chinese = TextScore(-12 * math.log(2), 2, 2, 6, 1)
@@ -242,6 +253,34 @@ def test_answers_are_what_generate_gives_for_one_prompt(loaded: Any) -> None:
         total, is_greedy = naive(model, ids[0].tolist(), written)
         assert is_greedy
         assert answer.log_probability == pytest.approx(total / len(written), abs=1e-4)
+
+
+SHOWN = "The harbour of Orrin has three piers and a lantern that burns all night. " * 6
+ASKED = [f"{SHOWN}{text} {'the keeper mends ' * number}" for number in (0, 1, 3) for text in TEXTS]
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_tokens": 900}, {"batch_rows": 5}])
+def test_what_prompts_begin_with_is_read_once_and_changes_no_answer(
+    loaded: Any, options: dict[str, Any]
+) -> None:
+    model, tokenizer = loaded
+    prompts = [*ASKED, "the old keeper", "问题：谁修补渔网？答案："]
+    lengths: list[int] = []
+    hook = model.get_input_embeddings().register_forward_hook(
+        lambda _, given, __: lengths.append(given[0].numel())
+    )
+    together = Scorer(model, tokenizer, **options).answers(prompts, max_new_tokens=8)
+    read_together = sum(lengths)
+    lengths.clear()
+    alone = Scorer(model, tokenizer, batch_tokens=1).answers(prompts, max_new_tokens=8)
+    read_alone = sum(lengths)
+    hook.remove()
+    for one, other in zip(together, alone, strict=True):
+        assert (one.tokens, one.text, one.ended) == (other.tokens, other.text, other.ended)
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-5)
+    is_near = getattr(model.config, "sliding_window", None) is not None
+    if not options and not is_near:  # a window of 6 tokens forbids it
+        assert read_together < read_alone / 2
 
 
 def test_a_stop_string_ends_an_answer_and_stays_out(llama: Any) -> None:
