@@ -73,11 +73,19 @@ def risk_coverage(confidences: ArrayLike, right: ArrayLike) -> list[tuple[float,
     Coverage is the share answered at that threshold, risk the share of wrong among those
     (El-Yaniv and Wiener 2010). Equally confident rows are answered together.
     """
+    _, coverage, risk = _curve(confidences, right)
+    return list(zip(coverage.tolist(), risk.tolist(), strict=True))
+
+
+def _curve(
+    confidences: ArrayLike, right: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return thresholds, coverages and risks, (thresholds,) each, the strictest first."""
     sure, good = _floats(confidences), _floats(right)
     order = np.argsort(-sure, kind="stable")
     wrong = np.cumsum(1 - good[order])  # (n,)
     ends = np.flatnonzero(np.diff(sure[order], append=-np.inf))  # the last of each confidence
-    return [(float(i + 1) / len(order), float(wrong[i]) / float(i + 1)) for i in ends]
+    return sure[order][ends], (ends + 1) / max(1, len(order)), wrong[ends] / (ends + 1)
 
 
 def threshold_at_risk(confidences: ArrayLike, right: ArrayLike, most: float) -> float:
@@ -90,12 +98,8 @@ def threshold_at_risk(confidences: ArrayLike, right: ArrayLike, most: float) -> 
         right: 0 or 1, shape (n,).
         most: The highest risk allowed (0..1).
     """
-    levels = np.unique(_floats(confidences))[::-1]  # the thresholds of `risk_coverage`
-    points = risk_coverage(confidences, right)
-    allowed = [
-        float(level) for level, (_, risk) in zip(levels, points, strict=True) if risk <= most
-    ]
-    return min(allowed, default=math.inf)
+    levels, _, risk = _curve(confidences, right)
+    return float(min(levels[risk <= most], default=math.inf))
 
 
 def coverage_at_risk(confidences: ArrayLike, right: ArrayLike, most: float) -> float:
@@ -109,10 +113,10 @@ def coverage_at_risk(confidences: ArrayLike, right: ArrayLike, most: float) -> f
         right: 0 or 1, shape (n,).
         most: The highest risk allowed (0..1), usually .01, .05 or .1.
     """
-    points = risk_coverage(confidences, right)
-    if not points:
+    _, coverage, risk = _curve(confidences, right)
+    if not len(coverage):
         return float("nan")
-    return max((coverage for coverage, risk in points if risk <= most), default=0.0)
+    return float(max(coverage[risk <= most], default=0.0))
 
 
 def area_under_risk_coverage(confidences: ArrayLike, right: ArrayLike) -> float:

@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_transformers_model(tmp_path_factory.mktemp("model"), positions=512)
+    return build_transformers_model(tmp_path_factory.mktemp("model"), positions=2048)
 
 
 def tether(*arguments: object) -> Result:
