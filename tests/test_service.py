@@ -382,7 +382,10 @@ def test_several_questions_at_once_with_the_real_models(
     home: Path, weights_home: Path, e5_encoder: Encoder, gemma_gguf: Path
 ) -> None:
     del gemma_gguf  # only there to be prepared, or to skip
-    flags = {"home": str(weights_home), "reader.answers": "last", "decoding.max_new_tokens": "24"}
+    flags = {
+        "home": str(weights_home), "reader.answers": "last", "decoding.max_new_tokens": "12",
+        "generator.threads": "1",  # two that wait for each other crawl on a busy machine
+    }  # fmt: skip
     settings = load_settings(flags, {})
     generator = build_generator(settings, slots=3)
     settings = load_settings(flags | {"home": str(home)}, {})

@@ -1,0 +1,184 @@
+"""`tether serve`: the page and the HTTP interfaces from one process, for this machine only.
+
+Starts, runs and stops a server; what it answers stands in `app.server`. When it is told to stop, it
+takes no more questions, lets the running answers finish, and cancels what takes too long. Its log
+is one JSON object a line on standard error, without any text of questions, answers or documents.
+"""
+
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from app.flags import Flags, collection_option, pass_flags
+from ingest.errors import UsageError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from app.service import Service
+
+PATIENCE = 10.0  # seconds that running answers may take when the server stops
+FLUSH = 0.5  # seconds that their last words may be on the way
+MOST_CONNECTIONS = 1000
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default: 7860).")
+@click.option(
+    "--example",
+    "examples",
+    multiple=True,
+    metavar="QUESTION",
+    help="Question to offer on the empty page; repeatable.",
+)
+@collection_option
+@pass_flags
+def serve(
+    flags: Flags,
+    host: str | None,
+    port: int | None,
+    examples: tuple[str, ...],
+    collection: str | None,
+) -> None:
+    """Serve the chat and the HTTP interfaces from one process.
+
+    The chat is at /, OpenAI's interface at /v1, Tether's own at /api, their schema at
+    /openapi.json. Only this machine can reach them.
+    """
+    settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
+    host, port = settings.chat.host, settings.chat.port
+    require_loopback(host)
+    from app.page import listen, mount_page
+    from app.server import build_app
+    from app.service import Service
+
+    log_as_json()
+    with listen(host, port) as listening, _termination_as_exit(), Service(settings) as service:
+        app = build_app(service, mount=lambda inner: mount_page(inner, service, examples=examples))
+        run(app, service, listening, ready=lambda url: click.echo(f"serving; open {url}"))
+
+
+def require_loopback(host: str) -> None:
+    """Raise unless only this machine can reach an address.
+
+    Raises:
+        UsageError: Others can.
+    """
+    from app.guard import LOOPBACK
+
+    if host.strip("[]") not in LOOPBACK:
+        raise UsageError(
+            f"cannot serve on {host}: others could read your documents, and there are no users to"
+            " log in yet (they come next); choose --host 127.0.0.1, and a tunnel such as"
+            " ssh -L 7860:127.0.0.1:7860 to reach it from afar"
+        )
+
+
+def run(
+    app: "ASGIApp",
+    service: "Service",
+    listening: socket.socket,
+    *,
+    ready: Callable[[str], None],
+    patience: float = PATIENCE,
+) -> None:
+    """Serve an application until the process is told to stop; the caller closes the service.
+
+    Args:
+        app: What `app.server.build_app` returned.
+        service: Behind it; it is drained before the connections are closed.
+        listening: Where requests come in.
+        ready: Called with the server's address once requests are answered.
+        patience: Seconds that running answers may take at the end.
+    """
+    import uvicorn
+
+    host, port = listening.getsockname()[:2]
+    url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    class Server(uvicorn.Server):
+        async def startup(self, *arguments: object, **options: object) -> None:
+            await super().startup(*arguments, **options)  # type: ignore[arg-type]
+            if self.started:
+                ready(url)
+
+        def handle_exit(self, *arguments: object) -> None:
+            # In a thread, for the line may be locked by the very thread that was interrupted.
+            threading.Thread(target=self.drain, daemon=True).start()
+            super().handle_exit(*arguments)  # type: ignore[arg-type]
+
+        def drain(self) -> None:
+            service.drain(patience)
+            time.sleep(FLUSH)
+            self.force_exit = True  # an open page holds a connection that never ends by itself
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=round(2 * patience) + 1,  # should the drain itself be stuck
+    )
+    Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Let SIGTERM end the block in order; uvicorn raises it anew once it has stopped."""
+
+    def leave(number: int, frame: object) -> None:
+        del number, frame
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def log_as_json() -> None:
+    """Send the log of the whole process to standard error, one JSON object a line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in ("httpx", "httpx2"):  # they would log every call to a generator
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object: time, level, logger, message, and its `fields` if it has any.
+
+    Of an exception, its kind and where it was raised; not its message, which may quote a document.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = record.exc_info[0].__name__
+            line["at"] = [
+                f"{frame.filename}:{frame.lineno} {frame.name}"
+                for frame in traceback.extract_tb(record.exc_info[2])
+            ]
+        return json.dumps(line, ensure_ascii=False)
