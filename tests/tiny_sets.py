@@ -93,7 +93,7 @@ def write_all(data: Path) -> Path:
     """Write a file of each kind of set, and return the folder."""
     write_set(data, "xquad/xquad", questions())
     write_set(data, "simpleqa/simpleqa", [closed(n) for n in range(3)])
-    wrong = {"wrong": ["Orra", "Vell"], "best_answer": "Brenn"}
+    wrong: dict[str, Any] = {"wrong": ["Orra", "Vell"], "best_answer": "Brenn"}
     write_set(data, "truthfulqa/truthfulqa", [closed(n, **wrong) for n in range(3)])
     write_set(data, "mmlu/mmlu", [choices(n) for n in range(4)])
     write_set(data, "c3/c3", [choices(n, "zh", context="桥在城里。") for n in range(3)])
