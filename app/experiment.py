@@ -1,36 +1,64 @@
 """The experiment behind `tether frontier`: documents, a model and a budget become a report.
 
     OUT/plan.json    what is run, decided once
+        asked.json   questions about the documents, and what the untrained model knows
         model/       of a smoke run: the tiny model that is built for it
         seed-N/      the records of each seed (`eval.records`)
         report.html  and report.md with its pictures, made from the records alone
 
-The facts are invented, so that no model knows them; the user's documents are the general text that
+Facts are invented, so that no model knows them, and taken from the user's documents
+(`app.experiment_documents`). Their passages are what retrieval searches, and the general text that
 models are measured on and trained along with. Knows nothing of the screen.
 """
 
 import shlex
-import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.experiment_asking import Known, ask, keep, read_kept, scorer_of
+from app.experiment_documents import (
+    PASSAGES_A_QUESTION,
+    given_questions,
+    made_questions,
+    parted,
+    passages_of,
+    supposed_questions,
+)
 from app.settings import Settings
 from ingest.errors import UsageError
 
 if TYPE_CHECKING:
-    from eval.budget import Budget, Plan
+    from eval.arms import Arm, Level
+    from eval.budget import Budget, FromDocuments, Plan
     from eval.facts import World
     from eval.injection import Bench, InjectionOptions
     from eval.records import Run
+    from model.training.questions import QuestionRow
 
-PLAN, REPORT, SEED = "plan.json", "report", "seed-"
-_MEASURED = 0.2  # of the passages are kept aside to measure text on
-_MOST_MEASURED = 24  # of each language
-_PROBES_KNOWN = 4  # greedy askings, after other examples, that tell what a model knows
+PLAN, ASKED, REPORT, SEED = "plan.json", "asked.json", "report", "seed-"
+_ASKING = 5.0  # seconds for each passage that is asked about, supposed before any is
+_SMOKE_KNOWN = 4  # real facts that a smoke run asks about, as if they were known
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of the documents an experiment of some level takes."""
+
+    own: int  # facts that are asked
+    measured: int  # passages of each language on which general text is measured
+    searched: int  # passages among which the articles are searched
+
+
+SIZES: "dict[Level, Size]" = {
+    "smoke": Size(own=8, measured=4, searched=50),
+    "cpu": Size(own=24, measured=5, searched=300),
+    "gpu": Size(own=200, measured=24, searched=3000),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +72,13 @@ class Request:
     device: str
     seed: int
     seeds: int | None  # None: what the budget has
+    questions: Path | None = None  # of the user, about the documents; None has them made
 
     @property
     def command(self) -> str:
         """The command that repeats it, but for the device and the place."""
         words = ["tether", "frontier", *map(str, self.paths), "--budget", self.budget]
+        words += ["--questions", str(self.questions)] if self.questions else []
         words += ["--base", self.base] if self.base else []
         words += ["--seed", str(self.seed)] if self.seed else []
         words += ["--seeds", str(self.seeds)] if self.seeds else []
@@ -62,30 +92,74 @@ def carry_out(request: Request, settings: Settings, say: Say) -> Path:
         UsageError: A path is missing, the documents hold too little text, the budget is too small,
             or the folder holds another experiment.
     """
-    from eval.arms import Arm, standard_arms
+    from eval.arms import Arm
     from eval.budget import read_budget
     from eval.facts import build_world
     from eval.injection import run_seed
+    from retrieval.store import replace_file
 
+    begun = time.monotonic()
     budget = read_budget(request.budget)
-    texts = passages_of(request.paths)
-    say(f"{len(texts)} passages in the documents")
+    kept = _kept_plan(request, budget)
+    passages = passages_of(request.paths)
+    say(f"{len(passages)} passages in the documents")
     request.out.mkdir(parents=True, exist_ok=True)
-    bench = _bench(request, settings, budget, texts, say)
-    options = _options(budget, request.device)
-    arms = standard_arms(budget.level)
-    made = _planned(request, budget, bench, options, arms=arms, say=say)
-    chosen = [Arm.parse(name) for name in made.arms]
-    for number in range(made.seeds):
-        seed = request.seed + number
-        say(f"seed {seed}: {len(chosen)} arms, {made.facts} facts of each language")
-        world = build_world(made.facts, seed)
-        folder = request.out / f"{SEED}{seed}"
+    bench, asked = _bench(request, settings, budget, passages, say)
+    made = kept or _planned(request, budget, bench, asked, say, begun=begun)
+    if kept is None:
+        replace_file(request.out / PLAN, made.to_json().encode())
+        for one in made.left_out:
+            say(f"left out: {one.what} ({one.why})")
+    for seed in range(request.seed, request.seed + made.seeds):
+        say(f"seed {seed}: {len(made.arms)} arms, {made.facts} facts of each language")
         run_seed(
-            world, chosen, bench, folder,
-            seed=seed, options=options, command=request.command, on_sample=_closings(say),
-        )  # fmt: skip
+            build_world(made.facts, seed),
+            [Arm.parse(name) for name in made.arms],
+            bench,
+            request.out / f"{SEED}{seed}",
+            seed=seed,
+            options=_options(budget, request.device),
+            command=request.command,
+            on_sample=_closings(say),
+        )
     return write_report(request.out)
+
+
+def rehearse(request: Request, settings: Settings, say: Say) -> "Plan":
+    """Return what would be run, with nothing asked, trained or kept.
+
+    How fast a model is here is measured if there is a limit to time. What the documents give and
+    what the model knows shows only when they are asked, so as much as possible is supposed.
+
+    Raises:
+        UsageError: As for `carry_out`.
+    """
+    from eval.budget import FromDocuments, read_budget
+    from eval.injection import Bench
+    from eval.known_facts import candidates
+
+    begun = time.monotonic()
+    budget = read_budget(request.budget)
+    if kept := _kept_plan(request, budget):
+        return kept
+    passages, size = passages_of(request.paths), SIZES[budget.level]
+    aside, rest = parted(passages, size.measured)
+    rows = given_questions(request.questions) if request.questions else []
+    if not request.questions and budget.level != "smoke":
+        rows = supposed_questions(rest, size.own)
+    source = "" if budget.seconds is None else _source(request, settings)
+    bench = Bench(
+        source,
+        settings.home,
+        known=candidates(),
+        texts=aside,
+        general=_others(rest, rows),
+        passages=tuple(passages),
+        documents=tuple(rows[: size.own]),
+    )
+    asked = FromDocuments(len(rows), len(rows), len(bench.documents)) if rows else None
+    asking = 0.0 if request.questions else _ASKING * PASSAGES_A_QUESTION * len(rows)
+    return _planned(request, budget, bench, asked, say, begun=begun - asking)
 
 
 def _closings(say: Say) -> Callable[[Any], None]:
@@ -98,98 +172,103 @@ def _closings(say: Say) -> Callable[[Any], None]:
     return told
 
 
-# --- Documents ------------------------------------------------------------------------------------
-
-
-def passages_of(paths: Sequence[Path]) -> list[str]:
-    """Return the texts of all passages in documents, in the order of the files.
-
-    Raises:
-        UsageError: A path is missing, or there is too little text.
-    """
-    from ingest.chunking import ChunkingOptions
-    from ingest.pipeline import run
-    from retrieval.encoders import HashingEncoder
-    from retrieval.store import open_collection
-
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder; check the path.")
-    with (
-        tempfile.TemporaryDirectory(prefix="tether-frontier-") as folder,
-        open_collection(Path(folder), "documents", HashingEncoder(), create=True) as collection,
-    ):
-        run(list(paths), collection, ChunkingOptions())
-        numbers = [int(number) for number in collection.rowids()]
-        stored = collection.chunks_by_rowid(numbers)
-        found = [stored[number].chunk.text for number in sorted(stored)]
-    texts = list(dict.fromkeys(text for text in found if text.strip()))
-    if len(texts) < 2:
-        raise UsageError(
-            f"{', '.join(map(str, paths))}: {len(texts)} passages of text were found, and at least"
-            " 2 are needed; give documents with text, such as examples/knowledge."
-        )
-    return texts
-
-
-def parted(texts: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Return texts to measure on, by language, and the others, to train along with.
-
-    Every few passages of each language one is kept aside, so that both come from all documents.
-    """
-    from ingest.languages import question_language
-
-    every = round(1 / _MEASURED)
-    languages: dict[str, list[str]] = {}
-    for text in texts:
-        languages.setdefault(question_language(text), []).append(text)
-    aside = {
-        language: tuple(own[::every][:_MOST_MEASURED])
-        for language, own in sorted(languages.items())
-        if len(own) > 1
-    }
-    kept = {text for own in aside.values() for text in own}
-    return aside, tuple(text for text in texts if text not in kept)
-
-
-# --- Model, options and plan ----------------------------------------------------------------------
+# --- What is asked, and of which model -----------------------------------------------------------
 
 
 def _bench(
-    request: Request, settings: Settings, budget: "Budget", texts: Sequence[str], say: Say
-) -> "Bench":
-    """Return what the experiment is made with."""
+    request: Request, settings: Settings, budget: "Budget", passages: Sequence[str], say: Say
+) -> "tuple[Bench, FromDocuments | None]":
+    """Return what the experiment is made with, and what became of the documents."""
+    from app.assembly import build_encoder
+    from eval.budget import FromDocuments
     from eval.injection import Bench
     from eval.known_facts import candidates
+    from retrieval.encoders import HashingEncoder
 
-    aside, general = parted(texts)
-    if budget.level == "smoke":
-        from retrieval.encoders import HashingEncoder
+    size = SIZES[budget.level]
+    aside, rest = parted(passages, size.measured)
+    is_smoke = budget.level == "smoke"
+    found = _supposed(request) if is_smoke else _known(request, settings, size, rest, say)
+    rows = found.new[: size.own]
+    rows = rows if _can_be_parted(rows, request, budget) else []
+    if found.passages:
+        say(_said(found, rows))
+    every = max(1, len(passages) // size.searched)
+    bench = Bench(
+        _tiny_model(request, budget, passages) if is_smoke else _source(request, settings),
+        settings.home,
+        HashingEncoder() if is_smoke else build_encoder(settings),
+        tuple(case for case in candidates() if case.id in found.facts),
+        aside,
+        _others(rest, rows),
+        tuple(passages[::every][: size.searched]),
+        tuple(rows),
+    )
+    asked = (
+        FromDocuments(found.passages, len(found.questions), len(rows)) if found.passages else None
+    )
+    return bench, asked
 
-        model = _tiny_model(request, budget, texts)
-        return Bench(model, settings.home, HashingEncoder(), candidates()[:4], aside, general)
-    from app.assembly import build_encoder
+
+def _others(texts: Sequence[str], rows: "Sequence[QuestionRow]") -> tuple[str, ...]:
+    """Return the texts that no question is about: general text must not teach what is asked."""
+    stated = {row.context for row in rows}
+    return tuple(text for text in texts if text not in stated)
+
+
+def _source(request: Request, settings: Settings) -> str:
+    """Return the folder or hub id of the model to train."""
     from model.weights import DEFAULT_GENERATOR, prepare_gemma_folder
 
     name = request.base or settings.generator.model
-    source = str(prepare_gemma_folder(settings.home)) if name == DEFAULT_GENERATOR else name
-    bench = Bench(source, settings.home, build_encoder(settings), (), aside, general)
-    known = _known(source, request.device)
-    say(f"{len(known)} of {len(candidates())} known facts are answered, and can be forgotten")
-    return replace(bench, known=tuple(known))
+    return str(prepare_gemma_folder(settings.home)) if name == DEFAULT_GENERATOR else name
 
 
-def _known(source: str, device: str) -> list[Any]:
-    from eval.injection_knowledge import known_cases
-    from eval.knowledge import Asking
+def _known(
+    request: Request, settings: Settings, size: Size, rest: Sequence[str], say: Say
+) -> Known:
+    """Return what the untrained model knows, which is asked once."""
+    if kept := read_kept(request.out / ASKED, request.command):
+        return kept
+    if request.questions:
+        rows = given_questions(request.questions)
+        passages = len({row.context for row in rows})
+    else:
+        rows, passages = made_questions(rest, settings, most=size.own, seed=request.seed, say=say)
+    found = ask(scorer_of(_source(request, settings), request.device), rows, passages)
+    say(f"{len(found.facts)} real facts are known to the model, and can be forgotten")
+    keep(found, request.out / ASKED, request.command)
+    return found
+
+
+def _supposed(request: Request) -> Known:
+    """Return what a smoke run takes for known and unknown, whatever its tiny model says."""
     from eval.known_facts import candidates
-    from eval.scoring import Scorer
-    from model.training.loop import pick_device
-    from model.training.tasks import load_base
 
-    model, tokenizer = load_base(source, device=pick_device(device).type)
-    scorer = Scorer(model.eval(), tokenizer)
-    return known_cases(scorer, candidates(), Asking(prompts=_PROBES_KNOWN, samples=0))
+    rows = tuple(given_questions(request.questions)) if request.questions else ()
+    facts = tuple(case.id for case in candidates()[:_SMOKE_KNOWN])
+    return Known(len({row.context for row in rows}), rows, (True,) * len(rows), facts)
+
+
+def _said(found: Known, rows: "Sequence[QuestionRow]") -> str:
+    told = f"{len(found.questions)} questions came of {found.passages} passages of the documents"
+    if rows:
+        return f"{told}; {len(rows)} that the model cannot answer are asked"
+    return (
+        f"{told}, and the model cannot answer {len(found.new)}: too few, so invented facts alone"
+        " are asked; give more documents, or your own questions with --questions"
+    )
+
+
+def _can_be_parted(rows: "Sequence[QuestionRow]", request: Request, budget: "Budget") -> bool:
+    """Return whether every seed finds facts to train on and others to compare with."""
+    from eval.facts import facts_of_documents
+
+    seeds = range(request.seed, request.seed + (request.seeds or budget.seeds))
+    try:
+        return bool(rows) and all(facts_of_documents(rows, seed=seed) for seed in seeds)
+    except UsageError:
+        return False
 
 
 def _tiny_model(request: Request, budget: "Budget", texts: Sequence[str]) -> Path:
@@ -214,68 +293,83 @@ def _options(budget: "Budget", device: str) -> "InjectionOptions":
     from eval.injection import InjectionOptions
     from eval.injection_measuring import MeasuringOptions
     from eval.injection_training import TeachingOptions
+    from eval.knowledge import Asking
 
     if budget.level == "smoke":  # a tiny model learns from steps that would ruin a real one
         teaching = TeachingOptions(full_rate=5e-3, lora_rate=1e-2, batch_tokens=1024, device=device)
         measuring = MeasuringOptions(most_new_tokens=8)
         return InjectionOptions(versions=2, measuring=measuring, teaching=teaching)
-    return InjectionOptions(teaching=TeachingOptions(device=device))
+    if budget.level == "cpu":  # few facts make few steps, so steps are smaller and larger strides
+        teaching = TeachingOptions(full_rate=1e-4, warmup_steps=5, batch_tokens=256, device=device)
+        return InjectionOptions(versions=3, teaching=teaching)
+    asking = Asking(prompts=3, samples=2)
+    teaching = TeachingOptions(device=device)
+    return InjectionOptions(asking=asking, recovery=3, teaching=teaching)
+
+
+# --- The plan -------------------------------------------------------------------------------------
+
+
+def _kept_plan(request: Request, budget: "Budget") -> "Plan | None":
+    """Return the plan of the folder, which was decided once, or None.
+
+    Raises:
+        UsageError: It is of another experiment, or damaged.
+    """
+    if not (request.out / PLAN).exists():
+        return None
+    made = read_plan_of(request.out)
+    if made.budget != budget or made.command != request.command:
+        raise UsageError(
+            f"{request.out} holds another experiment ({made.command}); choose another --out, or"
+            " repeat that command."
+        )
+    return made
 
 
 def _planned(
     request: Request,
     budget: "Budget",
     bench: "Bench",
-    options: "InjectionOptions",
-    *,
-    arms: Sequence[Any],
+    asked: "FromDocuments | None",
     say: Say,
+    *,
+    begun: float,
 ) -> "Plan":
-    """Return the plan of the folder, or make one and keep it: it is decided once."""
+    """Return what fits the budget, of which the time since `begun` is gone."""
+    from eval.arms import core_arms, standard_arms
     from eval.budget import plan, whole
     from eval.facts import build_world
-    from retrieval.store import replace_file
 
-    path = request.out / PLAN
-    if path.exists():
-        made = read_plan_of(request.out)
-        if made.budget != budget or made.command != request.command:
-            raise UsageError(
-                f"{request.out} holds another experiment ({made.command}); choose another --out,"
-                " or repeat that command."
-            )
-        return made
     world = build_world(budget.facts, request.seed)
+    arms = [arm for arm in standard_arms(budget.level) if _is_possible(arm, bench)]
     if budget.seconds is None:
         made = whole(budget, arms, request.seeds)
     else:
         say("measuring how fast this machine is")
-        made = plan(budget, arms, *_pace(world, budget, bench, options), seeds=request.seeds)
-    made = replace(made, facts_chance=_chance(world), command=request.command)
-    replace_file(path, made.to_json().encode())
-    for one in made.left_out:
-        say(f"left out: {one.what} ({one.why})")
-    return made
+        pace = _pace(world, budget, bench, request.device)
+        spent = time.monotonic() - begun
+        made = plan(budget, arms, *pace, core=core_arms(), seeds=request.seeds, spent=spent)
+    chance = _chance(world)
+    return replace(made, facts_chance=chance, command=request.command, documents=asked)
 
 
-def _pace(
-    world: "World", budget: "Budget", bench: "Bench", options: "InjectionOptions"
-) -> tuple[Any, Any]:
+def _is_possible(arm: "Arm", bench: "Bench") -> bool:
+    """Return whether the documents give what an arm is trained on."""
+    if arm.learns == "documents":
+        return bool(bench.documents)
+    one = arm.training
+    needs_text = one and (one.lesson == "general" or one.mitigation in ("replay", "kl", "ewc"))
+    return bool(bench.general) or not needs_text
+
+
+def _pace(world: "World", budget: "Budget", bench: "Bench", device: str) -> tuple[Any, Any]:
     """Return how much there is to do, and how fast it goes."""
     from eval.speeds import measure, work_of
-    from model.training.loop import pick_device
-    from model.training.tasks import load_base
 
-    device = pick_device(options.teaching.device).type
-    model, tokenizer = load_base(bench.source, device=device)
-    texts = [text for own in bench.texts.values() for text in own]
-    work = work_of(
-        world, budget.facts, tokenizer, general=bench.general, texts=texts, options=options
-    )
-    work = replace(
-        work, closed=work.closed + len(bench.known), reading=work.reading + len(bench.known)
-    )
-    return work, measure(model.eval(), tokenizer, world, texts, options)
+    scorer, options = scorer_of(str(bench.source), device), _options(budget, device)
+    work = work_of(world, budget.facts, scorer.tokenizer, bench, options)
+    return work, measure(scorer.model, scorer.tokenizer, world, bench, options)
 
 
 def _chance(world: "World") -> dict[str, float]:

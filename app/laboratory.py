@@ -41,6 +41,14 @@ language_option = click.option(
 @click.option(
     "--seeds", type=click.IntRange(1), help="Experiments with other facts (default: the budget's)."
 )
+@click.option(
+    "--questions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help='Your own questions about the documents, as lines of {"question", "passage", "answers"}'
+    " (default: made from the documents).",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be run and how long, and stop.")
 @language_option
 @pass_flags
 def frontier(  # noqa: PLR0917 - a click command has a parameter an option
@@ -53,21 +61,31 @@ def frontier(  # noqa: PLR0917 - a click command has a parameter an option
     out: Path | None,
     seed: int,
     seeds: int | None,
+    questions: Path | None,
+    dry_run: bool,
     language: str,
 ) -> None:
     """Measure whether to retrieve or to fine-tune, and what fine-tuning makes a model forget.
 
-    The model learns invented facts in several ways, and answers from memory and from passages;
-    your documents are the text on which it is seen to drift. What the budget has no room for is
-    left out and said. A command that was stopped goes on when it is given again.
+    The model learns facts in several ways, and answers from memory and from passages: facts of your
+    documents that it does not know, and invented ones. What the budget has no room for is left out
+    and said. A command that was stopped goes on when it is given again.
     """
     settings = flags.settings()
-    from app.experiment import Request, carry_out, write_report
+    from app.experiment import Request, carry_out, rehearse, write_report
 
     name = "-".join("".join(c if c.isalnum() else " " for c in budget).split()) or "run"
     place = out or settings.home / "laboratory" / name
-    request = Request(paths, budget, place, base, device, seed, seeds)
-    page = carry_out(request, settings, lambda line: click.echo(shown(line), err=True))
+    request = Request(paths, budget, place, base, device, seed, seeds, questions)
+
+    def say(line: str) -> None:
+        click.echo(shown(line), err=True)
+
+    if dry_run:
+        for line in rehearse(request, settings, say).lines():
+            click.echo(shown(line))
+        return
+    page = carry_out(request, settings, say)
     if language != "en":
         page = write_report(place, language)
     click.echo(f"report: {page}")

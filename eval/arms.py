@@ -18,9 +18,10 @@ from typing import Literal, get_args
 from ingest.errors import UsageError
 
 Recipe = Literal["full", "lora4", "lora16", "lora64"]
-Lesson = Literal["text", "paraphrases", "qa", "general"]
+Lesson = Literal["text", "paraphrases", "qa", "documents", "general"]
 Mitigation = Literal["none", "replay", "kl", "l2sp", "ewc", "frozen", "half"]
 Asked = Literal["zero-shot", "few-shot", "oracle", "distractors", "retrieved"]
+Learns = Literal["nothing", "facts", "documents"]
 Level = Literal["smoke", "cpu", "gpu"]
 
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
@@ -40,9 +41,10 @@ _TRAINED = re.compile(
 class Training:
     """What is trained, on what, and how often.
 
-    Recipes train all weights or a LoRA of that rank. Lessons are the articles in one wording
-    ("text") or in several ("paraphrases"), these with questions ("qa"), and for comparison
-    "general" text that says nothing of the facts. Mitigations are those of
+    Recipes train all weights or a LoRA of that rank. Lessons are the articles about invented facts
+    in one wording ("text") or in several ("paraphrases"), these with questions ("qa"), passages of
+    the user's "documents" as they stand, and for comparison "general" text that says nothing of
+    what is asked. Mitigations are those of
     `model.training.forgetting`; "half" goes half of the way back after training.
 
     Raises:
@@ -142,6 +144,14 @@ class Arm:
         return "base" if self.asked == "zero-shot" else self.asked
 
     @property
+    def learns(self) -> Learns:
+        """Which group of facts its training is about: invented ones, or those of documents."""
+        lesson = self.training.lesson if self.training else "general"
+        if lesson == "documents":
+            return "documents"
+        return "nothing" if lesson == "general" else "facts"
+
+    @property
     def is_closed_book(self) -> bool:
         """Whether it answers from its weights alone."""
         return self.asked in ("zero-shot", "few-shot")
@@ -155,29 +165,39 @@ class Arm:
 def standard_arms(level: Level) -> tuple[Arm, ...]:
     """Return the arms of an experiment of that size, the most telling ones first.
 
-    So a plan that has to leave some out takes a prefix. Arms of one course cost one training, that
-    of the most epochs.
+    So a plan that has to leave some out leaves out the last. Arms of one course cost one training,
+    that of the most epochs.
 
     Args:
         level: "smoke" shows the whole route on a tiny model, "cpu" fits hours on a few cores,
             "gpu" has every recipe, lesson and mitigation.
     """
-    names = {"smoke": _SMOKE, "cpu": _CPU, "gpu": (*_CPU, *_gpu())}[level]
+    names = {"smoke": _SMOKE, "cpu": (*_CORE, *_MORE), "gpu": (*_CORE, *_MORE, *_gpu())}[level]
     return tuple(Arm.parse(name) for name in dict.fromkeys(names))
+
+
+def core_arms() -> tuple[Arm, ...]:
+    """Return the arms that the known claims are about; a plan has fewer facts sooner than fewer."""
+    return tuple(Arm.parse(name) for name in _CORE)
 
 
 _SMOKE = (
     "base", "few-shot", "oracle", "distractors", "rag-3",
     "full-qa-e4", "full-qa-e4+rag-3", "full-qa-e2", "lora4-qa-e4", "full-text-e4",
     "full-paraphrases-e4", "full-qa-half-e4", "full-qa-replay-e4", "full-general-e4",
+    "full-documents-e4", "full-documents-e4+rag-3",
 )  # fmt: skip
-_CPU = (
-    "base", "few-shot", "oracle", "rag-3",
-    "lora16-qa-e4", "lora16-qa-e4+rag-3", "full-qa-e4", "full-qa-e4+rag-3",
-    "lora16-paraphrases-e4", "lora16-text-e4", "lora16-general-e4",
-    "lora16-qa-e2", "lora16-qa-e8", "full-qa-e2", "full-qa-e8",
-    "lora16-qa-replay-e4", "full-qa-replay-e4", "full-qa-replay-e4+rag-3",
-    "full-qa-half-e4", "lora4-qa-e4", "lora64-qa-e4", "distractors", "rag-1", "rag-5",
+_CORE = (
+    "base", "few-shot", "rag-3", "full-qa-e4", "full-qa-e4+rag-3",
+    "full-paraphrases-e4", "full-text-e4", "lora16-qa-e4",
+    "lora16-documents-e4", "full-qa-replay-e4", "full-qa-replay-e4+rag-3",
+    "rag-1", "full-general-e4", "oracle", "lora16-qa-e4+rag-3", "lora16-documents-e4+rag-3",
+)  # fmt: skip
+_MORE = (
+    "full-qa-e2", "lora16-qa-e2", "full-qa-e8", "lora16-qa-e8", "full-qa-half-e4",
+    "lora16-qa-replay-e4", "lora16-paraphrases-e4", "lora16-text-e4", "lora16-general-e4",
+    "full-documents-e4", "lora16-documents-e8", "lora4-qa-e4", "lora64-qa-e4",
+    "distractors", "rag-5",
 )  # fmt: skip
 
 
@@ -188,7 +208,7 @@ def _gpu() -> tuple[str, ...]:
     names += [
         f"{recipe}-{lesson}-e{n}"
         for recipe in ("full", "lora16")
-        for lesson in ("paraphrases", "text", "general")
+        for lesson in ("paraphrases", "text", "documents", "general")
         for n in epochs
     ]
     names += [

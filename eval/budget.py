@@ -4,10 +4,11 @@
     made.arms  # by name, the most telling ones first
     made.left_out  # (what, why), to be said on the page
 
-Arms come in order of importance. A plan has room for the first of them that make a comparison; to
-get there it gives up seeds, then facts. What time is left goes to the other arms in their order,
-and an arm that does not fit does not keep a smaller one out. Knows how long things take from
-measured speeds alone: nothing of models.
+Arms come in order of importance; those at the core are the ones that the known claims are about. A
+plan gives up facts until all seeds of the core fit, then arms of the core, and last seeds: without
+several nobody knows how much is the luck of one draw. What time is left goes to the other arms in
+their order, and an arm that does not fit does not keep a smaller one out. Knows how long things
+take from measured speeds alone: nothing of models.
 """
 
 import json
@@ -17,9 +18,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from eval.arms import Arm, Level, Training
+from eval.facts import FACTS_OF_A_GROUP
 from ingest.errors import UsageError
 
-FEWEST_FACTS = 16  # of a half and language: four groups, below which an interval says nothing
+FEWEST_FACTS = 8  # of a half and language: two groups a seed
 SPARED = 0.9  # of the budget is planned: speeds drift
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*([smh])")
@@ -58,13 +60,19 @@ def read_budget(text: str) -> Budget:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How much there is to do for one seed with so many facts; all but `texts` grows with them."""
+    """How much there is to do for one seed with so many invented facts.
+
+    Only what is about them grows with them: the tokens of their lessons, and their questions.
+    """
 
     facts: int  # of each half and language
     tokens: Mapping[str, int]  # lesson to trained tokens of one epoch
-    closed: int  # questions without passages
-    reading: int  # questions with passages
+    closed: int  # questions about invented facts, without passages
+    reading: int  # the same with passages
+    own: int = 0  # questions about facts of the user's documents
+    known: int = 0  # questions about real facts
     texts: int = 0  # tokens of general text that is read
+    replay: Mapping[str, int] = field(default_factory=dict)  # lesson to tokens mixed in by replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +96,40 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class FromDocuments:
+    """What became of the user's documents."""
+
+    passages: int  # that questions were made from
+    questions: int
+    asked: int  # of these: such that the base cannot answer, so that they can be learnt
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What will be run; `seconds` is the estimate, None where nothing was measured."""
 
     budget: Budget
-    facts: int
+    facts: int  # invented, of each half and language
     seeds: int
     arms: tuple[str, ...]
     seconds: float | None = None
     left_out: tuple[LeftOut, ...] = ()
     command: str = ""  # that repeats it
     facts_chance: Mapping[str, float] = field(default_factory=dict)  # kind to accuracy of guessing
+    documents: FromDocuments | None = None
+    each: Mapping[str, float] = field(default_factory=dict)  # arm to seconds beside those before it
+
+    def lines(self) -> list[str]:
+        """Return the plan for a reader: sizes, each arm with its minutes, and what is left out."""
+        own = f", {self.documents.asked} facts of the documents" if self.documents else ""
+        took = "" if self.seconds is None else f", about {self.seconds / 60:.0f} minutes"
+        minutes = {name: f"{seconds / 60:5.1f} min  " for name, seconds in self.each.items()}
+        return [
+            f"{self.budget.name}: {self.seeds} seeds, {self.facts} invented facts of each language"
+            f" and half{own}{took}",
+            *(f"  {minutes.get(name, '')}{name}" for name in self.arms),
+            *(f"left out: {one.what} ({one.why})" for one in self.left_out),
+        ]
 
     def to_json(self) -> str:
         """Return the plan as text; `read_plan` reads it."""
@@ -115,6 +146,7 @@ def read_plan(text: str) -> Plan:
         row: dict[str, Any] = json.loads(text)
         row["budget"] = Budget(**row["budget"])
         row["left_out"] = tuple(LeftOut(**one) for one in row["left_out"])
+        row["documents"] = FromDocuments(**row["documents"]) if row["documents"] else None
         row["arms"] = tuple(Arm.parse(name).name for name in row["arms"])
         return Plan(**row)
     except (TypeError, KeyError, AttributeError, UsageError) as error:
@@ -133,7 +165,9 @@ def plan(
     work: Work,
     speeds: Speeds,
     *,
+    core: Sequence[Arm] = (),
     seeds: int | None = None,
+    spent: float = 0.0,
 ) -> Plan:
     """Return what fits the budget.
 
@@ -142,7 +176,9 @@ def plan(
         arms: In order of importance.
         work: What there is to do for one seed.
         speeds: Of this machine.
+        core: Arms for which facts are given up; those that a verdict needs are always among them.
         seeds: How many are wanted; None for what the budget's size usually has.
+        spent: Seconds of the budget that are gone, on questions and measuring.
 
     Raises:
         UsageError: Not even the smallest comparison fits; the message says what would.
@@ -150,37 +186,50 @@ def plan(
     wanted = seeds or budget.seeds
     if budget.seconds is None:
         return whole(budget, arms, wanted)
-    room = SPARED * budget.seconds
+    room = SPARED * budget.seconds - spent
     needed = essential(arms)
+    wished = [arm for arm in arms if arm in core or arm in needed]
     sizes = _sizes(budget.facts)
-    options = [(facts, count) for facts in sizes for count in range(wanted, 0, -1)]
-    for facts, count in options:
-        if seconds_of(needed, work, speeds, facts, count) <= room:
+    options = [
+        *((wished, facts, wanted) for facts in sizes),
+        *((needed, sizes[-1], count) for count in range(wanted, 0, -1)),
+    ]
+    for own, facts, count in options:
+        if seconds_of(own, work, speeds, facts, count) <= room:
             break
     else:
-        least = seconds_of(needed, work, speeds, sizes[-1], 1) / SPARED
+        least = (seconds_of(needed, work, speeds, sizes[-1], 1) + spent) / SPARED
         raise UsageError(
             f"A budget of {budget.name} has no room for one trained arm beside retrieval on this"
             f" machine; give --budget {-int(-least // 60)}m or more, or a smaller model."
         )
-    chosen = list(needed)
+    chosen = list(own)
     for arm in arms:
-        if arm not in chosen and (seconds_of([*chosen, arm], work, speeds, facts, count) <= room):
+        if arm not in chosen and seconds_of([*chosen, arm], work, speeds, facts, count) <= room:
             chosen.append(arm)
+    ordered = [arm for arm in arms if arm in chosen]
     left_out = [*_fewer(budget.facts, facts, wanted, count)]
     for arm in arms:
         if arm not in chosen:
-            more = seconds_of([*chosen, arm], work, speeds, facts, count)
-            more -= seconds_of(chosen, work, speeds, facts, count)
+            more = seconds_of([*ordered, arm], work, speeds, facts, count)
+            more -= seconds_of(ordered, work, speeds, facts, count)
             left_out.append(LeftOut(arm.name, f"it would take {more / 60:.0f} minutes more"))
     return Plan(
         budget,
         facts,
         count,
-        tuple(arm.name for arm in arms if arm in chosen),
-        seconds_of(chosen, work, speeds, facts, count),
+        tuple(arm.name for arm in ordered),
+        seconds_of(ordered, work, speeds, facts, count) + spent,
         tuple(left_out),
+        each=_each(ordered, lambda own: seconds_of(own, work, speeds, facts, count)),
     )
+
+
+def _each(arms: Sequence[Arm], seconds: Callable[[Sequence[Arm]], float]) -> dict[str, float]:
+    """Return how many seconds each arm adds to those before it."""
+    sums = [seconds(arms[:number]) for number in range(1, len(arms) + 1)]
+    before = [0.0, *sums]
+    return {arm.name: sums[at] - before[at] for at, arm in enumerate(arms)}
 
 
 def essential(arms: Sequence[Arm]) -> tuple[Arm, ...]:
@@ -199,11 +248,8 @@ def essential(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 
 
 def _sizes(facts: int) -> list[int]:
-    """Return numbers of facts to try: as many as wanted, half of it, and so on."""
-    sizes = [facts]
-    while sizes[-1] // 2 >= FEWEST_FACTS:
-        sizes.append(sizes[-1] // 2)
-    return sizes
+    """Return numbers of facts to try: as many as wanted, then a group less and so on."""
+    return [facts, *range(facts - FACTS_OF_A_GROUP, FEWEST_FACTS - 1, -FACTS_OF_A_GROUP)]
 
 
 def _fewer(wanted: int, facts: int, seeds: int, count: int) -> Iterable[LeftOut]:
@@ -229,11 +275,17 @@ def seconds_of(arms: Sequence[Arm], work: Work, speeds: Speeds, facts: int, seed
     seconds = speeds.start
     for training in courses.values():
         rate = speeds.full if training.rank is None else speeds.lora
-        seconds += scale * training.epochs * work.tokens.get(training.lesson, 0) / rate
+        tokens = work.tokens.get(training.lesson, 0)
+        if training.mitigation in ("replay", "kl"):
+            tokens += work.replay.get(training.lesson, 0)
+        grows = 1.0 if training.lesson == "documents" else scale
+        seconds += grows * training.epochs * tokens / rate
     for arm in arms:
         closed = arm.is_closed_book
-        each, number = (speeds.closed, work.closed) if closed else (speeds.reading, work.reading)
-        seconds += scale * number * each
+        each, invented = (speeds.closed, work.closed) if closed else (speeds.reading, work.reading)
+        asked = 0.0 if arm.learns == "documents" else scale * invented
+        asked += work.own if arm.training is None or arm.learns == "documents" else 0
+        seconds += each * (asked + (work.known if closed else 0))
         if arm.reads_texts:
             seconds += work.texts * speeds.texts
     return seeds * seconds

@@ -13,16 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from eval.arms import Arm
 from eval.budget import Plan
-from eval.frontier import (
-    KNOWN,
-    Curve,
-    Evidence,
-    Keeps,
+from eval.frontier import Curve, Keeps, at_matched_acquisition, curves
+from eval.frontier_evidence import KNOWN, OWN, SEEN, Evidence
+from eval.frontier_outcomes import (
     Measures,
     acquisition,
-    at_matched_acquisition,
-    curves,
     measure,
+    measure_own,
     spent,
     wording_of,
 )
@@ -43,7 +40,7 @@ from eval.pages import Sample as Shown
 from eval.plots import Axis, Plot, Point, Series, frontier
 from eval.records import Run, Sample
 from eval.statistics import Estimate
-from eval.verdict import LEARNT, MATCHED, decide, findings
+from eval.verdict import ENOUGH, LEARNT, MATCHED, Decision, decide, findings
 from eval.verdict_words import CLAIMS, WORDS
 
 LANGUAGES = {"en": "English", "zh": "中文"}
@@ -75,24 +72,36 @@ class _Report:
         self.evidence, self.plan, self.language = evidence, plan, language
         self.words: Mapping[str, str] = WORDS["zh" if language == "zh" else "en"]
         self.decision = decide(evidence)
+        self.own = decide(evidence, OWN)
         self.measures = [measure(evidence, arm) for arm in evidence.arms]
         self.undrawn: list[str] = []
 
     def page(self) -> Page:
-        verdict = self.decision.sentence(self.language)
-        blocks: list[Block] = []
+        verdict, *others = self.verdicts()
         if self.plan.budget.level == "smoke":
-            blocks.append(Text(verdict))
-            verdict = self.words["smoke"]
+            verdict, others = self.words["smoke"], [verdict, *others]
+        blocks: list[Block] = [Text(one) for one in others]
         figures = [self.figure("retention"), self.figure("drift")]
         blocks += [figure for figure in figures if figure is not None]
-        blocks += [self.arms(), *self.by_language(), self.claims()]
+        blocks += [*self.documents(), self.arms(), *self.by_language(), self.claims()]
         blocks += [table for table in (self.forgets(), self.matched(), self.context()) if table]
-        blocks += self.worst()
+        blocks += [*self.worst(), *self.own_worst()]
         blocks += [self.costs(), self.left_out()]
         commands = dict.fromkeys(run.description.command for run in self.evidence.runs)
         blocks.append(Commands(tuple(commands)))
         return Page(self.words["title"], self.language, verdict, tuple(blocks), self.footer())
+
+    def verdicts(self) -> list[str]:
+        """Return the verdict, about the user's documents if they have enough facts, then others."""
+        said, facts = self.decision.sentence(self.language), self.evidence.own_facts
+        if not facts:
+            return [said]
+        if facts < ENOUGH:
+            return [said + self.words["own_few"].format(facts=facts, enough=ENOUGH)]
+        if not self.own.arm:
+            return [said, self.words["own_untrained"].format(facts=facts)]
+        own = self.own.sentence(self.language) + self.words["own_verdict"].format(facts=facts)
+        return [own, self.words["invented_verdict"] + said]
 
     # --- Pictures ---------------------------------------------------------------------------------
 
@@ -156,11 +165,31 @@ class _Report:
 
     # --- Tables -----------------------------------------------------------------------------------
 
+    def documents(self) -> list[Block]:
+        """Return what became of the facts of the user's documents, if they were looked for."""
+        asked = self.plan.documents
+        if asked is None:
+            return []
+        told = {"passages": asked.passages, "questions": asked.questions, "asked": asked.asked}
+        if not self.evidence.own_facts:
+            said = self.words["own_none"].format(passages=asked.passages, questions=asked.questions)
+            return [Text(said, self.words["own"])]
+        rows: list[tuple[Cell, ...]] = [
+            (one.arm.name, one.right, one.guessed, one.learnt)
+            for one in (measure_own(self.evidence, arm) for arm in self.evidence.arms)
+            if one.right.count
+        ]
+        table = self.table("own", ("arm", "right", "guessed", "learnt"), rows)
+        note = self.words["own_note"].format(**told)
+        return [Table(table.title, table.columns, table.rows, note)]
+
     def arms(self) -> Table:
         """Return what each arm learnt, with baselines that know nothing."""
         names = ("right", "guessed", "seen", "new", "reverse", "two_hop")
         rows: list[tuple[Cell, ...]] = [
-            (one.arm.name, *(getattr(one, name) for name in names)) for one in self.measures
+            (one.arm.name, *(getattr(one, name) for name in names))
+            for one in self.measures
+            if one.arm.learns != "documents"
         ]
         chance = self.plan.facts_chance.get(wording_of(self.evidence))
         blank: tuple[Cell, ...] = (None,) * (len(names) - 1)
@@ -175,7 +204,9 @@ class _Report:
         if len(languages) < 2:
             return
         parts = [
-            [measure(self.evidence, arm, one) for one in languages] for arm in self.evidence.arms
+            [measure(self.evidence, arm, one) for one in languages]
+            for arm in self.evidence.arms
+            if arm.learns != "documents"
         ]
         columns = tuple(
             f"{LANGUAGES.get(language, language)}{self.words['join']}{self.words[name]}"
@@ -193,11 +224,11 @@ class _Report:
 
     def forgets(self) -> Table | None:
         rows: list[tuple[Cell, ...]] = [
-            (one.arm.name, one.retention, one.text, one.drift, one.made_up)
+            (one.arm.name, one.retention, one.recovered, one.text, one.drift, one.made_up)
             for one in self.measures
             if one.arm.is_closed_book
         ]
-        columns = ("arm", "known", "text", "kl", "made_up")
+        columns = ("arm", "known", "recovered", "text", "kl", "made_up")
         return self.table("forgets", columns, rows, "forgets_note") if rows else None
 
     def matched(self) -> Table | None:
@@ -266,21 +297,21 @@ class _Report:
     # --- Samples, costs, and the rest -------------------------------------------------------------
 
     def worst(self) -> list[Block]:
-        arms = self.shown_arms()
+        arms = self.shown_arms(self.decision, "facts")
         rows = [row for sort in self.sorts(arms) for row in sort]
         if not rows:
             return []
         names = tuple(arm.name for arm in arms)
         return [SideBySide(self.words["worst"], names, tuple(rows), self.words["worst_note"])]
 
-    def shown_arms(self) -> list[Arm]:
-        """Return the untrained model, the arms of the verdict, and the best that does both."""
+    def shown_arms(self, decision: Decision, learnt: str) -> list[Arm]:
+        """Return the untrained model, the arms of a verdict, and the first that does both."""
         arms = [arm for arm in self.evidence.arms if arm.training is None and arm.is_closed_book]
         chosen = arms[-1:]
-        for name in (self.decision.arm, self.decision.other):
+        for name in (decision.arm, decision.other):
             chosen += [Arm.parse(name)] if name else []
-        chosen += [arm for arm in self.evidence.arms if arm.training and arm.passages][:1]
-        return list(dict.fromkeys(chosen))
+        both = [arm for arm in self.evidence.arms if arm.learns == learnt and arm.passages]
+        return list(dict.fromkeys([*chosen, *both[:1]]))
 
     def sorts(self, arms: Sequence[Arm]) -> Iterator[list[Shown]]:
         """Yield forgotten facts, passages that were not heeded, and new facts that were missed."""
@@ -302,6 +333,17 @@ class _Report:
                 if kind != KNOWN or any(_is_right(own.get(key)) for own in asked.values())
             ]
             yield found[:_EACH]
+
+    def own_worst(self) -> list[Block]:
+        """Return questions about the user's documents that an arm of their verdict missed."""
+        arms = self.shown_arms(self.own, "documents")
+        asked = [_by_case(self.evidence, arm, f"{OWN}train/{SEEN}") for arm in arms]
+        missed = [key for own in asked[1:] for key, one in own.items() if not _is_right(one)]
+        rows = [_shown([own.get(key) for own in asked]) for key in dict.fromkeys(missed)]
+        if not rows:
+            return []
+        names = tuple(arm.name for arm in arms)
+        return [SideBySide(self.words["own_worst"], names, tuple(rows[:_EACH]))]
 
     def costs(self) -> Costs:
         rows = []

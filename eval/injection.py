@@ -8,6 +8,10 @@ they finish. Giving the same call again goes on where it was stopped: no sample 
 training that was over; weights lie in the run folder until all arms that need them are through.
 Two runs give the same samples but for their seconds (on a CPU to the bit).
 
+Facts are of two groups: invented ones, and those of the user's documents, if the bench has
+questions about them. A course teaches one of the two, and its arms are asked about that one. All
+passages are searched together.
+
 A question's answer is greedy, in float32, and asked in fixed blocks, whatever was there before.
 Knows nothing of budgets, verdicts or the screen.
 """
@@ -24,11 +28,14 @@ from typing import Any
 
 from eval.arms import Arm, Training
 from eval.cases import Case
-from eval.facts import World
+from eval.facts import World, facts_of_documents
 from eval.injection_knowledge import fact_cases, knowledge_of, unknown_only
 from eval.injection_lessons import lesson_rows
 from eval.injection_measuring import SUITE, Book, MeasuringOptions, OnSample, Subject
 from eval.injection_questions import (
+    KNOWN,
+    OWN,
+    RECOVERED,
     ArticleIndex,
     Question,
     indexed,
@@ -36,6 +43,7 @@ from eval.injection_questions import (
     searches,
     world_questions,
 )
+from eval.injection_recovery import halves, relearnt
 from eval.injection_training import (
     Course,
     Spent,
@@ -48,16 +56,17 @@ from eval.injection_training import (
 from eval.knowledge import Asking
 from eval.records import Run, RunWriter, describe, digest, open_run, read_run
 from eval.scoring import Scorer
-from ingest.errors import UsageError
+from ingest.errors import TrainingError, UsageError
 from model.adapters import Adapter, prompt_in_force, read_adapter, require_base
 from model.prompts import PromptOptions
 from model.training.loop import pick_device
+from model.training.questions import QuestionRow
 from model.training.tasks import load_base
 from model.weights import base_hash
 from retrieval.encoders import Encoder
 from retrieval.weights import local_folder
 
-PROTOCOL = 1  # raise it when the same options come to mean another measurement
+PROTOCOL = 2  # raise it when the same options come to mean another measurement
 _WEIGHTS = "weights"  # in the run folder
 
 
@@ -71,6 +80,8 @@ class Bench:
     known: tuple[Case, ...] = ()  # real facts that the base knows: `injection_knowledge`
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by language, to measure on
     general: tuple[str, ...] = ()  # texts to train on: the lesson "general", and mitigations
+    passages: tuple[str, ...] = ()  # of the user's documents: articles are searched among them
+    documents: tuple[QuestionRow, ...] = ()  # questions about them that the base cannot answer
     adapter: Path | None = None  # folder of the answer adapter of the arms rag-K-answer
 
 
@@ -80,6 +91,7 @@ class InjectionOptions:
 
     wordings: int = 1  # of each kind of question, of up to three
     versions: int = 5  # times a fact is said in an epoch
+    recovery: int = 0  # epochs in which some of what was forgotten is taught again; 0: not probed
     asking: Asking | None = None  # keep only facts that the base does not know; None asks nothing
     measuring: MeasuringOptions = field(default_factory=MeasuringOptions)
     teaching: TeachingOptions = field(default_factory=TeachingOptions)
@@ -109,7 +121,8 @@ def run_seed(
         on_sample: Is told each sample when it is durable.
 
     Raises:
-        UsageError: An arm needs what the bench does not have, or the folder holds another run.
+        UsageError: An arm needs what the bench does not have, the questions about documents cannot
+            be parted, or the folder holds another run.
         TrainingError: A checkpoint cannot be written or read; a training that fails by itself is a
             failed sample of its arms, and the other arms go on.
         StoreError: The disk is full or not writable.
@@ -119,12 +132,13 @@ def run_seed(
     device = pick_device(options.teaching.device).type
     options = replace(options, teaching=replace(options.teaching, device=device))
     _require(arms, bench)
+    own = facts_of_documents(bench.documents, seed=seed) if bench.documents else None
     adapter = _adapter(bench)
     identity = _identity(world, bench, options, adapter) | {"seed": str(seed)}
     description = describe(SUITE, command, seed=seed, identity=identity, device=device)
     with open_run(folder, description) as writer, ExitStack() as stack:
         book = Book(writer, identity, options.measuring, on_sample)
-        _Seed(world, bench, seed, options, adapter, writer, book, stack).carry_out(arms)
+        _Seed(world, own, bench, seed, options, adapter, writer, book, stack).carry_out(arms)
     return read_run(folder)
 
 
@@ -134,6 +148,9 @@ def _require(arms: Sequence[Arm], bench: Bench) -> None:
     wanting = {
         "an encoder": [arm.name for arm in arms if searches(arm) and not bench.encoder],
         "general texts": [arm.name for arm in arms if _learns_texts(arm) and not bench.general],
+        "questions about documents": [
+            arm.name for arm in arms if arm.learns == "documents" and not bench.documents
+        ],
         "an answer adapter": [arm.name for arm in arms if arm.adapted and not bench.adapter],
     }
     if len(set(names)) != len(names):
@@ -182,6 +199,8 @@ def _identity(
         "known": digest([asdict(case) for case in bench.known]),
         "texts": digest({language: list(own) for language, own in bench.texts.items()}),
         "general": digest(list(bench.general)),
+        "passages": digest(list(bench.passages)),
+        "documents": digest([asdict(row) for row in bench.documents]),
         "options": digest([PROTOCOL, told]),
     }
 
@@ -190,7 +209,8 @@ def _identity(
 class _Seed:
     """One call of `run_seed`."""
 
-    given: World
+    given: World  # invented
+    own: World | None  # of the user's documents
     bench: Bench
     seed: int
     options: InjectionOptions
@@ -221,16 +241,19 @@ class _Seed:
 
     @cached_property
     def index(self) -> ArticleIndex:
-        """The articles of all facts, known or not, as a user's documents hold them."""
+        """The articles of all facts, known or not, among the user's own passages."""
         if self.bench.encoder is None:
             raise ValueError("no encoder: see _require")
-        return self.stack.enter_context(indexed(self.given, self.bench.encoder))
+        stated = [row.context for row in self.bench.documents]
+        passages = [*stated, *self.bench.passages]
+        return self.stack.enter_context(indexed(self.given, self.bench.encoder, passages))
 
     @cached_property
     def questions(self) -> list[Question]:
         """What every arm is asked, as far as it can be."""
-        own = world_questions(self.world, self.options.wordings)
-        return own + known_questions(self.bench.known)
+        invented = world_questions(self.world, self.options.wordings)
+        own = world_questions(self.own, self.options.wordings, OWN) if self.own else []
+        return invented + own + known_questions(self.bench.known)
 
     @cached_property
     def world(self) -> World:
@@ -268,7 +291,7 @@ class _Seed:
         return PeftModel.from_pretrained(copy.deepcopy(self.base[0]), str(self.adapter.folder))
 
     def measure(self, arm: Arm, model: Any, spent: Spent) -> None:  # noqa: ANN401
-        """Ask an arm, and close it."""
+        """Ask an arm, probe what it forgot if that is wanted, and close it."""
         subject = Subject(
             self.scorer(model),
             None if hasattr(model, "disable_adapter") else self.base[0],
@@ -276,7 +299,33 @@ class _Seed:
             self.index if searches(arm) else None,
             prompt_in_force(self.adapter if arm.adapted else None, PromptOptions(), ()),
         )
-        self.book.measure(arm, subject, self.questions, self.bench.texts)
+        is_probed = self.options.recovery and arm.training and arm.is_closed_book
+        last = (lambda: self.recover(arm, model)) if is_probed else None
+        self.book.measure(arm, subject, self.questions, self.bench.texts, last)
+
+    def recover(self, arm: Arm, model: Any) -> None:  # noqa: ANN401
+        """Teach one half of what an arm forgot again, and ask the other."""
+        knew = self.book.right(Arm("few-shot"), KNOWN) | self.book.right(Arm("zero-shot"), KNOWN)
+        lost = knew - self.book.right(arm, KNOWN)
+        learn, left = halves(known_questions(self.bench.known), lost, self.seed)
+        asked = [
+            Question(replace(one.case, id=f"{one.case.id}/recovered"), RECOVERED, one.cluster)
+            for one in left
+        ]
+        if all(self.book.has(arm, one.case.id) for one in asked):
+            return
+        folder = self.writer.folder / _WEIGHTS / f"recovery-{arm.name}"
+        try:
+            again = relearnt(
+                model, self.base[1], learn, folder,
+                epochs=self.options.recovery, seed=self.seed, options=self.options.teaching,
+            )  # fmt: skip
+        except TrainingError as error:
+            if error.__cause__ is not None:  # a fault of the disk, not of the training
+                raise
+            self.book.add(arm, RECOVERED, RECOVERED, failure=f"teaching again: {error}")
+            return
+        self.book.ask(arm, Subject(self.scorer(again)), asked)
 
     def course(self, arms: Sequence[tuple[Arm, Training]]) -> None:
         """Train once, and measure all arms that come of it, the fewest epochs first."""
@@ -288,7 +337,8 @@ class _Seed:
         most = max(own.epochs for _, own in arms)
         folder = self.writer.folder / _WEIGHTS / f"{training.course}-e{most}"
         rows = lesson_rows(
-            self.world, training.lesson,
+            self.own if self.own and training.lesson == "documents" else self.world,
+            training.lesson,
             versions=self.options.versions, seed=self.seed, general=self.bench.general,
         )  # fmt: skip
         course = Course(training, epochs, rows, self.bench.general, self.seed)

@@ -9,6 +9,7 @@ equally many epochs differ in what is said and not in how often:
     text         the articles of the world in one wording, `versions` times
     paraphrases  as many rounds of articles, each in other wordings and another order
     qa           the paraphrases, and each trained wording of each question with its answer
+    documents    passages of a user's documents as they stand: a world of `facts_of_documents`
     general      texts that say nothing of the facts, about as long as the articles together
 
 Nothing of the control half is in any of them. Knows nothing of models or tokens.
@@ -46,7 +47,7 @@ def lesson_rows(
     Raises:
         UsageError: A document's facts shall be paraphrased, or there is no general text.
     """
-    if lesson == "text":
+    if lesson in ("text", "documents"):
         return _rows(_repeated(world, versions))
     if lesson == "qa":
         told = _rounds(world, versions, seed) if has_wordings(world) else _repeated(world, versions)

@@ -87,6 +87,7 @@ class Book:
         subject: Subject,
         questions: Sequence[Question],
         texts: Mapping[str, Sequence[str]],
+        last: Callable[[], None] | None = None,
     ) -> None:
         """Add what is missing of an arm.
 
@@ -95,17 +96,31 @@ class Book:
             subject: Its model.
             questions: Of all kinds; the arm is asked those that it can be asked.
             texts: By language, read by one arm of each model.
+            last: Measures something more before the arm is closed.
         """
-        asked = [question for question in questions if asks(arm, question.kind)]
-        for block in _blocks(asked, self._options.block):
-            if any(not self.has(arm, question.case.id) for question in block):
-                self._ask(arm, subject, block)
+        self.ask(arm, subject, [one for one in questions if asks(arm, one.kind)])
         for language, own in texts.items() if arm.reads_texts else ():
             ids = {_text_id(language, text): text for text in own if text.strip()}
             for names in _blocks(list(ids), self._options.block):
                 if any(not self.has(arm, name) for name in names):
                     self._read(arm, subject, language, {name: ids[name] for name in names})
+        if last:
+            last()
         self.add(arm, COST, COST, scores=self._costs(arm, subject))
+
+    def right(self, arm: Arm, kind: str) -> set[str]:
+        """Return the ids of the cases of a kind that an arm has right."""
+        return {
+            sample.case_id
+            for sample in self._writer.samples
+            if (sample.arm, sample.kind) == (arm.name, kind) and sample.scores.get("right")
+        }
+
+    def ask(self, arm: Arm, subject: Subject, questions: Sequence[Question]) -> None:
+        """Add what an arm says to some questions, in blocks."""
+        for block in _blocks(questions, self._options.block):
+            if any(not self.has(arm, question.case.id) for question in block):
+                self._ask(arm, subject, block)
 
     def add(self, arm: Arm, case_id: str, kind: str, **known: Any) -> None:  # noqa: ANN401
         """Add a sample unless it is there; what is not said of it is empty.

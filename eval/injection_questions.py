@@ -10,7 +10,8 @@ nor of how text is generated.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,19 +19,24 @@ from tempfile import TemporaryDirectory
 
 from eval.arms import Arm
 from eval.cases import Case
-from eval.facts import World
+from eval.facts import Kind, World
 from eval.injection_lessons import BARE
+from eval.known_facts import fact_of
 from eval.metrics import contains_answer, f1
 from ingest.chunking import ChunkingOptions, split
 from ingest.documents import Document, chunk_id, content_id
+from ingest.languages import question_language
 from ingest.pipeline import Item
 from model.claims import is_refusal
 from model.prompts import PromptOptions, build_prompt
 from retrieval.encoders import Encoder
 from retrieval.search import CollectionSearcher, Searcher
-from retrieval.store import open_collection
+from retrieval.store import Collection, open_collection
 
 KNOWN = "known/forward"
+RECOVERED = "known/recovered"  # forgotten, and asked after others of its kind were taught again
+OWN = "own/"  # what kinds of questions about the user's documents begin with
+_OF_TRAINED: tuple[Kind, ...] = ("unanswerable", "stale")  # of control facts they show nothing new
 STOP = ("\n", "。", "？")  # an answer is one line, and no second sentence in Chinese
 
 # The form of a short answer, shown to whoever has not learnt it; nothing of it is in any world.
@@ -60,36 +66,48 @@ class Question:
     """A case, and where its answer counts."""
 
     case: Case
-    kind: str  # "train/reverse", "control/two-hop", "known/forward" ...
+    kind: str  # "train/reverse", "control/two-hop", "own/train/forward-seen", "known/forward" ...
     cluster: str  # what is resampled as a whole
 
 
-def world_questions(world: World, wordings: int) -> list[Question]:
-    """Return the probes of both halves, each in at most so many wordings of its kind."""
+def world_questions(world: World, wordings: int, group: str = "") -> list[Question]:
+    """Return the probes of both halves, each in at most so many wordings of its kind.
+
+    Args:
+        world: Invented, or of documents.
+        wordings: At least 1.
+        group: What their kinds begin with: `OWN` for facts of documents.
+    """
     halves = {"train": world.train, "control": world.control}
     return [
-        Question(probe.case, f"{name}/{probe.kind}", probe.group)
+        Question(probe.case, f"{group}{name}/{probe.kind}", probe.group)
         for name, half in halves.items()
         for probe in half.probes
-        if probe.wording < wordings
+        if probe.wording < wordings and (name == "train" or probe.kind not in _OF_TRAINED)
     ]
 
 
 def known_questions(cases: Sequence[Case]) -> list[Question]:
     """Return questions about real facts, which show what is forgotten."""
     return [
-        Question(replace(case, id=f"known/{case.id}"), KNOWN, f"known/{case.id}") for case in cases
+        Question(replace(case, id=f"known/{case.id}"), KNOWN, f"known/{fact_of(case.id)}")
+        for case in cases
     ]
 
 
 def asks(arm: Arm, kind: str) -> bool:
     """Return whether an arm is asked questions of a kind.
 
-    A stale passage needs an arm that is given the right one; real facts have no gold passage, and
-    nothing is retrieved for them but what is near.
+    What was trained on invented facts is not asked about the user's documents, nor the other way
+    round. A stale passage needs an arm that is given the right one; real facts have no passage, and
+    are asked without.
     """
     if kind == KNOWN:
-        return arm.is_closed_book or arm.asked == "retrieved"
+        return arm.is_closed_book
+    if kind.startswith(OWN):
+        return arm.training is None or arm.learns == "documents"
+    if arm.learns == "documents":
+        return False
     return not kind.endswith("/stale") or arm.asked in ("oracle", "retrieved")
 
 
@@ -111,8 +129,15 @@ def prompt_of(
     if contexts:
         numbered = list(enumerate(contexts, start=1))[::-1]
         return build_prompt(case.question, numbered, options or PromptOptions()).as_text()
-    is_shown = arm.asked == "few-shot" or question.kind == KNOWN
+    if question.kind in (KNOWN, RECOVERED):
+        return known_prompt(case)
+    is_shown = arm.asked == "few-shot"
     return closed_prompt(case.question, EXAMPLES[case.language][:SHOTS] if is_shown else ())
+
+
+def known_prompt(case: Case) -> str:
+    """Return the one form in which real facts are asked, whatever a model was trained on."""
+    return closed_prompt(case.question, EXAMPLES[case.language][:SHOTS])
 
 
 def closed_prompt(question: str, shots: Sequence[tuple[str, str]]) -> str:
@@ -161,7 +186,9 @@ class ArticleIndex:
     searcher: Searcher
     seconds: float  # that indexing took
 
-    def nearest(self, question: str, count: int, *, without: Collection[str] = ()) -> list[Context]:
+    def nearest(
+        self, question: str, count: int, *, without: AbstractSet[str] = frozenset()
+    ) -> list[Context]:
         """Return the nearest passages, best first, but none of the documents with those ids."""
         found = self.searcher.search(question, top_k=count + len(without))
         kept = [passage for passage in found if passage.chunk.document_id not in without]
@@ -169,17 +196,37 @@ class ArticleIndex:
 
 
 @contextmanager
-def indexed(world: World, encoder: Encoder) -> Iterator[ArticleIndex]:
-    """Open the articles of both halves in a collection of their own, gone when this is closed."""
+def indexed(world: World, encoder: Encoder, passages: Sequence[str] = ()) -> Iterator[ArticleIndex]:
+    """Open the articles of both halves in a collection of their own, gone when this is closed.
+
+    Args:
+        world: The facts.
+        encoder: Embeds them.
+        passages: Texts of the user's documents among which the articles have to be found.
+    """
     begun = time.monotonic()
+    articles = [*world.train.articles, *world.control.articles]
+    texts = {article.text: article.language for article in articles}
+    texts |= {text: question_language(text) for text in passages if text not in texts}
+    with collected(texts, encoder) as collection:
+        yield ArticleIndex(CollectionSearcher(collection), time.monotonic() - begun)
+
+
+@contextmanager
+def collected(texts: Mapping[str, str], encoder: Encoder) -> Iterator[Collection]:
+    """Open a collection of texts, each a document of its own, gone when this is closed.
+
+    Args:
+        texts: Text to its language.
+        encoder: Embeds them.
+    """
     with (
         TemporaryDirectory(prefix="tether-injection-") as folder,
-        open_collection(Path(folder), "world", encoder, create=True) as collection,
+        open_collection(Path(folder), "texts", encoder, create=True) as collection,
     ):
-        articles = [*world.train.articles, *world.control.articles]
-        items = [_item(article.text, article.language, encoder) for article in articles]
+        items = [_item(text, language, encoder) for text, language in texts.items()]
         collection.add_all(items, join_similar=False)
-        yield ArticleIndex(CollectionSearcher(collection), time.monotonic() - begun)
+        yield collection
 
 
 def contexts_of(
@@ -225,7 +272,7 @@ def _gold(case: Case) -> tuple[str, ...]:
 
 def _item(text: str, language: str, encoder: Encoder) -> Item:
     identity = content_id(text)
-    document = Document(identity, f"world/{identity}", "", text, language, "text/plain")
+    document = Document(identity, f"text/{identity}", "", text, language, "text/plain")
     return Item(
         document.uri, identity, document, split(document, encoder.count_tokens, ChunkingOptions())
     )

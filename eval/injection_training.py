@@ -53,6 +53,7 @@ class TeachingOptions:
     batch_tokens: int = 512  # padded tokens of a step: facts want many small steps
     most_tokens: int = 1024  # of a row; longer ones are left out
     replay: float = 0.25  # share of general rows, of the mitigations "replay" and "kl"
+    replay_tokens: int = 64  # of such a row: about an article, so that it costs no more than one
     kl: float = 1.0  # weight of "kl", at the general rows
     l2_sp: float = 0.01
     ewc: float = 1000.0
@@ -88,9 +89,14 @@ def forgetting_options(
     return {
         "none": ForgettingOptions(),
         "half": ForgettingOptions(),  # afterwards: see `taught`
-        "replay": ForgettingOptions(replay=options.replay),
+        "replay": ForgettingOptions(replay=options.replay, replay_tokens=options.replay_tokens),
         # Where the facts are learnt the base is wrong, so it is followed on general text only.
-        "kl": ForgettingOptions(replay=options.replay, kl=options.kl, kl_at="replay"),
+        "kl": ForgettingOptions(
+            replay=options.replay,
+            replay_tokens=options.replay_tokens,
+            kl=options.kl,
+            kl_at="replay",
+        ),
         "l2sp": ForgettingOptions(l2_sp=options.l2_sp),
         "ewc": ForgettingOptions(ewc=options.ewc),
         "frozen": ForgettingOptions(frozen_layers=layers // 2),

@@ -55,3 +55,8 @@ def candidates() -> tuple[Case, ...]:
             Case(f"capital-{name}-zh", "zh", asked_zh, (capital_zh,), answerable=True),
         ]
     return tuple(found)
+
+
+def fact_of(case_id: str) -> str:
+    """Return what a question is about: the same in both languages."""
+    return case_id.removesuffix("-en").removesuffix("-zh")

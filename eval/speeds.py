@@ -1,6 +1,7 @@
 """How much there is to do for a world, and how fast this machine does it with a model.
 
-    made = plan(budget, arms, work_of(world, tokenizer, texts), measure(model, tokenizer, world))
+    work = work_of(world, 64, tokenizer, bench, options)
+    made = plan(budget, arms, work, measure(model, tokenizer, world, bench, options))
 
 A few batches are timed, so a figure may be off by a third; a plan leaves room. Knows nothing of
 what is planned with it.
@@ -13,74 +14,85 @@ from typing import Any
 
 from eval.arms import LESSONS, Arm
 from eval.budget import Speeds, Work
-from eval.facts import World
-from eval.injection import InjectionOptions
+from eval.facts import World, facts_of_documents
+from eval.injection import Bench, InjectionOptions
 from eval.injection_lessons import lesson_rows
-from eval.injection_questions import STOP, asks, prompt_of, world_questions
+from eval.injection_questions import OWN, STOP, asks, prompt_of, world_questions
 from eval.scoring import Scorer
 from model.training.lora import LoraOptions, add_lora
 from model.training.tasks import CausalTask, Example
 
-_CLOSED, _READING = Arm.parse("few-shot"), Arm.parse("rag-3")
+_CLOSED, _READING = Arm("few-shot"), Arm("retrieved", 3)
 _QUESTIONS = 16  # that are timed
-_ROWS = 8  # of a training step that is timed
 
 
 def work_of(
     world: World,
     facts: int,
     tokenizer: Any,  # noqa: ANN401 - any tokenizer of transformers
-    *,
-    general: Sequence[str],
-    texts: Sequence[str],
+    bench: Bench,
     options: InjectionOptions,
 ) -> Work:
     """Return what there is to do for one seed on a world with so many facts."""
 
-    def tokens(rows: Sequence[Example]) -> int:
-        return sum(len(tokenizer(row.prompt + row.completion)["input_ids"]) for row in rows)
+    def size(text: str) -> int:
+        return len(tokenizer(text)["input_ids"])
 
-    lessons: dict[str, int] = {
-        lesson: tokens(
-            lesson_rows(world, lesson, versions=options.versions, seed=0, general=general)
-        )
-        for lesson in LESSONS
-    }
+    own = facts_of_documents(bench.documents) if bench.documents else None
+    share = options.teaching.replay / (1 - options.teaching.replay)
+    tokens, replay = {}, {}
+    for lesson in LESSONS:
+        taught = own if lesson == "documents" else world
+        if taught is None or (lesson == "general" and not bench.general):
+            continue
+        rows = lesson_rows(taught, lesson, versions=options.versions, seed=0, general=bench.general)
+        tokens[lesson] = sum(size(row.prompt + row.completion) for row in rows)
+        replay[lesson] = round(share * len(rows) * options.teaching.replay_tokens)
     asked = world_questions(world, options.wordings)
     closed, reading = (sum(asks(arm, one.kind) for one in asked) for arm in (_CLOSED, _READING))
-    read = sum(len(tokenizer(text)["input_ids"]) for text in texts)
-    return Work(facts, lessons, closed, reading, read)
+    read = sum(size(text) for own_texts in bench.texts.values() for text in own_texts)
+    about = len(world_questions(own, options.wordings, OWN)) if own else 0
+    return Work(facts, tokens, closed, reading, about, len(bench.known), read, replay)
 
 
 def measure(
     model: Any,  # noqa: ANN401 - any causal language model
     tokenizer: Any,  # noqa: ANN401
     world: World,
-    texts: Sequence[str],
+    bench: Bench,
     options: InjectionOptions,
 ) -> Speeds:
     """Return the speeds of a model, which stays as it is."""
-    rows = lesson_rows(world, "text", versions=1, seed=0)[:_ROWS]
+    rows = lesson_rows(world, "text", versions=1, seed=0)
     scorer = Scorer(model, tokenizer, batch_tokens=options.measuring.batch_tokens)
-    asked = world_questions(world, 1)[:_QUESTIONS]
-    articles = [article.text for article in world.train.articles[:3]]
     most = options.measuring.most_new_tokens
-    seconds = {
-        arm: _timed(
-            lambda prompts=prompts: scorer.answers(prompts, STOP, max_new_tokens=most)  # type: ignore[misc]
-        )
-        / len(prompts)
-        for arm, prompts in (
-            (_CLOSED, [prompt_of(one, Arm.parse("base"), ()) for one in asked]),
-            (_READING, [prompt_of(one, _READING, articles) for one in asked]),
-        )
-    }
-    few = list(texts[:4])
+
+    def answering(prompts: Sequence[str]) -> float:
+        return _timed(lambda: scorer.answers(prompts, STOP, max_new_tokens=most)) / len(prompts)
+
+    closed, given = map(answering, _prompts(world, bench))
+    few = [text for own in bench.texts.values() for text in own[:2]]
     read = sum(len(tokenizer(text)["input_ids"]) for text in few)
     reading = _timed(lambda: scorer.drift(few, model)) if few else 0.0
-    full = _rate(copy.deepcopy(model).requires_grad_(True), tokenizer, rows)
-    lora = _rate(add_lora(copy.deepcopy(model), LoraOptions(16)), tokenizer, rows)
-    return Speeds(full, lora, seconds[_CLOSED], seconds[_READING], 1.5 * reading / max(read, 1))
+    size = options.teaching.batch_tokens
+    full = _rate(copy.deepcopy(model).requires_grad_(True), tokenizer, rows, size)
+    lora = _rate(add_lora(copy.deepcopy(model), LoraOptions(16)), tokenizer, rows, size)
+    # Drift is two passes, and a trained arm's texts are read once more for their likelihood.
+    return Speeds(full, lora, closed, given, 1.5 * reading / max(read, 1))
+
+
+def _prompts(world: World, bench: Bench) -> tuple[list[str], list[str]]:
+    """Return prompts without passages, half of them after examples, and with three passages."""
+    everything = world_questions(world, 1)
+    asked = everything[:: max(1, len(everything) // _QUESTIONS)][:_QUESTIONS]  # of both languages
+    articles = [article.text for article in world.train.articles]
+    given = [*articles[:2], *bench.passages[:1], *articles[2:]][:3]  # as a search finds them
+    closed = [
+        prompt_of(one, arm, ())
+        for half, arm in ((asked[::2], Arm("zero-shot")), (asked[1::2], _CLOSED))
+        for one in half
+    ]
+    return closed, [prompt_of(one, _READING, given) for one in asked]
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -89,20 +101,26 @@ def _timed(work: Callable[[], object]) -> float:
     return time.monotonic() - begun
 
 
-def _rate(module: Any, tokenizer: Any, rows: Sequence[Example]) -> float:  # noqa: ANN401
-    """Return trained tokens a second, after a first step that only warms up."""
+def _rate(
+    module: Any,  # noqa: ANN401
+    tokenizer: Any,  # noqa: ANN401
+    rows: Sequence[Example],
+    batch_tokens: int,
+) -> float:
+    """Return trained tokens a second in a step as large as those of a training."""
     import torch
 
     task = CausalTask(module, tokenizer, rows)
+    sizes = task.sizes()
+    count = max(1, min(len(sizes), batch_tokens // max(sizes)))
     weights = [one for one in module.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=0.0)
-    places = range(len(task.sizes()))
 
     def step() -> None:
-        loss, weight = task.loss(places)
+        loss, weight = task.loss(range(count))
         (loss / weight).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
-    step()
-    return sum(task.sizes()) / max(_timed(step), 1e-6)
+    step()  # only warms up
+    return sum(sizes[:count]) / max(_timed(step), 1e-6)

@@ -1,7 +1,7 @@
 """What a frontier decides: which known claims held here, and whether to retrieve or to fine-tune.
 
     found = findings(evidence)
-    decision = decide(evidence)
+    decision = decide(evidence)  # or decide(evidence, OWN), about the user's documents
     decision.sentence("zh")
 
 A claim is a difference and the least that it would have to be. It held if the difference is larger,
@@ -17,19 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from eval.arms import Arm, Training
-from eval.frontier import (
-    KNOWN,
-    NEW,
-    SEEN,
-    Evidence,
-    Keeps,
-    acquisition,
-    at_matched_acquisition,
-    curves,
-    known_twin,
-    reading_twin,
-    wording_of,
-)
+from eval.frontier import Keeps, at_matched_acquisition, curves
+from eval.frontier_evidence import KNOWN, NEW, OWN, SEEN, Evidence, Group
+from eval.frontier_outcomes import acquisition, known_twin, reading_twin, wording_of
 from eval.resampling import Quantity
 from eval.statistics import Estimate, holm
 from eval.verdict_words import SENTENCES
@@ -40,6 +30,7 @@ NEAR = 0.1  # what "near chance" means
 SMALL = 0.05  # a difference below this does not matter
 LEARNT = 0.3  # acquisition from which a training has learnt its facts
 MATCHED = 0.9  # of the highest level that both reach, to compare at
+ENOUGH = 20  # facts of the user's documents, from which the verdict is about them
 
 Claim = Literal[
     "retrieval-far-above",
@@ -120,12 +111,12 @@ def average(quantities: Sequence[Quantity]) -> Quantity:
 
 def _retrieval_far_above(evidence: Evidence) -> Finding:
     """Compare the best of each side, which flatters the side with more arms: fine-tuning."""
-    wording, sides = wording_of(evidence), _sides(evidence)
-    best = [_best(evidence, sides[name]) for name in ("retrieve", "fine-tune")]
+    sides = _sides(evidence, "")
+    best = [_best(evidence, sides[name], "") for name in ("retrieve", "fine-tune")]
     if best[0] is None or best[1] is None:
         return _finding("retrieval-far-above", [], [], FAR)
     pair = (best[0], best[1])
-    difference = evidence.difference(*pair, [f"train/{wording}"])
+    difference = _over(evidence, *pair, "")
     return _finding("retrieval-far-above", [difference], [pair], FAR)
 
 
@@ -146,7 +137,7 @@ def _reverse_near_chance(evidence: Evidence) -> Finding:
     arms = [
         arm
         for arm in evidence.arms
-        if arm.training is not None and arm.is_closed_book and arm.training.lesson != "general"
+        if arm.is_closed_book and arm.learns == "facts"
         if acquisition(evidence, arm, wording).value >= LEARNT
     ]
     missing = [-acquisition(evidence, arm, "reverse") for arm in arms]
@@ -270,61 +261,71 @@ class Decision:
         return said
 
 
-def decide(evidence: Evidence) -> Decision:
+def decide(evidence: Evidence, group: Group = "") -> Decision:
     """Return whether to retrieve, to fine-tune, or to do both.
 
     The best arm of each side is taken, by its share right, and compared on the same questions; a
     p-value counts as often as the better side had arms to choose from (Bonferroni), since the best
     of many is partly lucky. Both is only worth it if it is better than the better one alone.
+
+    Args:
+        evidence: All samples.
+        group: Which facts it is about: invented ones, or those of the user's documents.
     """
-    sides = _sides(evidence)
-    best = {name: _best(evidence, arms) for name, arms in sides.items()}
+    sides = _sides(evidence, group)
+    best = {name: _best(evidence, arms, group) for name, arms in sides.items()}
     single = [arm for name in ("retrieve", "fine-tune") if (arm := best[name]) is not None]
     if len(single) < 2:
         nothing = Estimate(math.nan, math.nan, math.nan, 0, 0)
         return Decision("cannot be told", "", "", nothing, nothing, nothing, 0, nothing)
-    single.sort(key=lambda arm: -_right(evidence, arm).value)
+    single.sort(key=lambda arm: -_right(evidence, arm, group).value)
     better, worse = single
     both = best["both"]
     if both is not None:
-        gained = _over(evidence, both, better)
+        gained = _over(evidence, both, better, group)
         if gained.value > 0 and gained.p() * len(sides["both"]) <= ALPHA:
-            return _decision(evidence, "both", both, better, gained)
-    gained = _over(evidence, better, worse)
+            return _decision(evidence, "both", (both, better), gained, group)
+    gained = _over(evidence, better, worse, group)
     choice: Choice = "retrieve" if better == best["retrieve"] else "fine-tune"
-    if gained.value > 0 and gained.p() * len(sides[choice]) <= ALPHA:
-        return _decision(evidence, choice, better, worse, gained)
-    return _decision(evidence, "cannot be told", better, worse, gained)
+    if not (gained.value > 0 and gained.p() * len(sides[choice]) <= ALPHA):
+        choice = "cannot be told"
+    return _decision(evidence, choice, (better, worse), gained, group)
 
 
-def _sides(evidence: Evidence) -> dict[str, list[Arm]]:
+def _sides(evidence: Evidence, group: Group) -> dict[str, list[Arm]]:
     """Return the arms by what a user would have to do for them."""
     sides: dict[str, list[Arm]] = {"retrieve": [], "fine-tune": [], "both": []}
+    taught = "documents" if group == OWN else "facts"
     for arm in evidence.arms:
-        if arm.training is None:
-            if arm.asked == "retrieved":
-                sides["retrieve"].append(arm)
-        elif arm.training.lesson != "general":
+        if arm.training is None and arm.asked == "retrieved":
+            sides["retrieve"].append(arm)
+        elif arm.learns == taught:
             sides["both" if arm.passages else "fine-tune"].append(arm)
     return sides
 
 
-def _right(evidence: Evidence, arm: Arm) -> Quantity:
-    return evidence.mean(arm, [f"train/{wording_of(evidence)}"])
+def _kind(evidence: Evidence, group: Group) -> str:
+    """Return the kind of question by which arms are compared."""
+    return f"{group}train/{wording_of(evidence, group)}"
 
 
-def _best(evidence: Evidence, arms: Sequence[Arm]) -> Arm | None:
-    known = [arm for arm in arms if _right(evidence, arm).is_known]
-    return max(known, key=lambda arm: _right(evidence, arm).value, default=None)
+def _right(evidence: Evidence, arm: Arm, group: Group) -> Quantity:
+    return evidence.mean(arm, [_kind(evidence, group)])
 
 
-def _over(evidence: Evidence, arm: Arm, other: Arm) -> Quantity:
-    return evidence.difference(arm, other, [f"train/{wording_of(evidence)}"])
+def _best(evidence: Evidence, arms: Sequence[Arm], group: Group) -> Arm | None:
+    known = [arm for arm in arms if _right(evidence, arm, group).is_known]
+    return max(known, key=lambda arm: _right(evidence, arm, group).value, default=None)
+
+
+def _over(evidence: Evidence, arm: Arm, other: Arm, group: Group) -> Quantity:
+    return evidence.difference(arm, other, [_kind(evidence, group)])
 
 
 def _decision(
-    evidence: Evidence, choice: Choice, arm: Arm, other: Arm, gained: Quantity
+    evidence: Evidence, choice: Choice, pair: Pair, gained: Quantity, group: Group
 ) -> Decision:
+    arm, other = pair
     alone = _without_passages(arm)
     base = known_twin(evidence, alone)
     forgotten = (
@@ -337,8 +338,8 @@ def _decision(
         choice,
         arm.name,
         other.name,
-        _right(evidence, arm).estimate,
-        _right(evidence, other).estimate,
+        _right(evidence, arm, group).estimate,
+        _right(evidence, other, group).estimate,
         number,
         groups_needed(number) if choice == "cannot be told" else 0,
         forgotten.estimate,

@@ -93,6 +93,31 @@ WORDS = {
             "A smoke run: its numbers mean nothing. It only shows the way, with a tiny model whose"
             " weights are random. Give a time, such as --budget 60m, to measure a real model."
         ),
+        "own_verdict": " Measured on {facts} facts of your own documents.",
+        "invented_verdict": "On invented facts, which no model knows: ",
+        "own_few": (
+            " Your documents gave {facts} facts to ask about, too few for a verdict of their own"
+            " ({enough} are needed)."
+        ),
+        "own_untrained": (
+            "{facts} facts of your own documents were asked, but nothing was trained on them: see"
+            " what was left out."
+        ),
+        "own": "Your documents",
+        "own_note": (
+            "{questions} questions were made from {passages} passages of your documents; {asked}"
+            " that the untrained model cannot answer were asked. Right: those whose passages were"
+            " trained on, as they stand. Never trained: the others. Learnt: the difference; with"
+            " passages, the arm minus the untrained model without. Questions have one wording, and"
+            " were not trained on."
+        ),
+        "own_none": (
+            "No facts of your documents were asked: of {questions} questions that were made from"
+            " {passages} passages too few are such that the untrained model cannot answer them. All"
+            " that follows is about invented facts."
+        ),
+        "own_worst": "Where it goes wrong on your documents",
+        "learnt": "Learnt",
         "frontier": "What is learnt, and what it costs in known facts",
         "drift_frontier": "What is learnt, and how far the model moves on general text",
         "x": "New facts learnt (share, beyond guessing)",
@@ -128,14 +153,15 @@ WORDS = {
         "language": "By language",
         "forgets": "What is forgotten",
         "forgets_note": (
-            "Known facts: share of real facts right, arm minus untrained. Text: loss on general"
-            " text,"
-            " minus the untrained model's, in nats per token. Drift: KL divergence from the"
-            " untrained"
+            "Known facts: share of real facts right, arm minus untrained. Come back: of those that"
+            " were forgotten, the share that is right after others of them were taught again for a"
+            " few steps; it was suppressed, not gone. Text: loss on general text, minus the"
+            " untrained model's, in nats per token. Drift: KL divergence from the untrained"
             " model. Made up: unanswerable questions that are answered where half of the answerable"
             " ones are."
         ),
         "known": "Known facts",
+        "recovered": "Come back",
         "text": "Text",
         "kl": "Drift",
         "made_up": "Made up",
@@ -197,6 +223,26 @@ WORDS = {
             "这只是试运行，数字没有意义：模型极小，权重随机，只为展示流程。要测真实的模型，"
             "请给出时间，例如 --budget 60m。"
         ),
+        "own_verdict": "以上依据您的文档中的 {facts} 个事实。",
+        "invented_verdict": "对任何模型都不知道的虚构事实：",
+        "own_few": (
+            "您的文档只给出 {facts} 个可以提问的事实，不足以单独下结论（需要 {enough} 个）。"
+        ),
+        "own_untrained": (
+            "问到了您的文档中的 {facts} 个事实，但没有在这些文档上训练：见“省略了什么”。"
+        ),
+        "own": "您的文档",
+        "own_note": (
+            "由您的文档的 {passages} 个段落得到 {questions} 个问题，问了其中未训练的模型答不出的"
+            " {asked} 个。正确：其段落原样训练过的。未训练：其余的。学会：两者之差；附有段落时，减"
+            "去没有段落的未训练模型。每个问题只有一种问法，且未用于训练。"
+        ),
+        "own_none": (
+            "没有问到您的文档中的事实：由 {passages} 个段落得到 {questions} 个问题，其中未训练的模"
+            "型答不出的太少。以下内容都只关于虚构事实。"
+        ),
+        "own_worst": "在您的文档上错在哪里",
+        "learnt": "学会",
         "frontier": "学到了什么，忘掉了多少已知事实",
         "drift_frontier": "学到了什么，在一般文本上偏移多少",
         "x": "学会的新事实（比例，已减去猜测）",
@@ -230,12 +276,14 @@ WORDS = {
         "language": "按语言",
         "forgets": "忘掉了什么",
         "forgets_note": (
-            "已知事实：真实事实的正确率，减去未训练模型。文本：一般文本上的损失，减去未训练模型，"
+            "已知事实：真实事实的正确率，减去未训练模型。恢复：遗忘的事实中，另一些只重新教了几步"
+            "之后又能答对的比例；这些只是被压制，并未消失。文本：一般文本上的损失，减去未训练模型，"
             "单位为每词元纳特。"
             "偏移：与未训练模型的 KL 散度。编造：在回答一半可答问题的置信度下，仍被回答的不可答问"
             "题比例。"
         ),
         "known": "已知事实",
+        "recovered": "恢复",
         "text": "文本",
         "kl": "偏移",
         "made_up": "编造",

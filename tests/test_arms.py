@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.arms import LESSONS, LEVELS, MITIGATIONS, RECIPES, Arm, Level, Training, standard_arms
+from eval.arms import (
+    LESSONS,
+    LEVELS,
+    MITIGATIONS,
+    RECIPES,
+    Arm,
+    Level,
+    Training,
+    core_arms,
+    standard_arms,
+)
 from ingest.errors import UsageError
 
 NAMES = [
@@ -82,11 +92,32 @@ def test_standard_arms_hold_what_every_comparison_needs(level: Level) -> None:
     arms = standard_arms(level)
     names = [arm.name for arm in arms]
     assert len(set(names)) == len(names)
-    assert {"base", "few-shot", "oracle", "rag-3"} <= set(names[:5])
+    assert {"base", "few-shot", "rag-3"} <= set(names[:5])
     for arm in arms:  # with retrieval only beside the same weights without it
         assert not (arm.training and arm.passages) or arm.training.name in names
     lessons = {arm.training.lesson for arm in arms if arm.training}
     assert lessons == set(LESSONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "learns"),
+    [
+        ("base", "nothing"), ("rag-3", "nothing"), ("full-general-e1", "nothing"),
+        ("full-documents-e1+rag-3", "documents"), ("lora4-documents-replay-e2", "documents"),
+        ("full-text-e1", "facts"), ("lora4-qa-half-e2+rag-1", "facts"),
+    ],
+)  # fmt: skip
+def test_an_arm_learns_one_group_of_facts(name: str, learns: str) -> None:
+    assert Arm.parse(name).learns == learns
+
+
+def test_the_core_has_what_the_known_claims_are_about() -> None:
+    core = [arm.name for arm in core_arms()]
+    assert core == [arm.name for arm in standard_arms("cpu")][: len(core)]
+    wanted = {"oracle", "rag-1", "rag-3", "full-general-e4", "full-qa-replay-e4+rag-3"}
+    wanted |= {f"full-{lesson}-e4" for lesson in ("text", "paraphrases", "qa")}
+    wanted |= {"lora16-qa-e4", "lora16-qa-e4+rag-3", "lora16-documents-e4+rag-3"}
+    assert wanted < set(core)
 
 
 def test_larger_experiments_hold_the_smaller_ones_arms() -> None:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.arms import Arm, standard_arms
+from eval.arms import Arm, core_arms, standard_arms
 from eval.budget import (
     FEWEST_FACTS,
     SPARED,
+    FromDocuments,
     Speeds,
     Work,
     essential,
@@ -25,11 +26,16 @@ from ingest.errors import UsageError
 ARMS = standard_arms("cpu")
 WORK = Work(
     facts=64,
-    tokens={"text": 8000, "paraphrases": 8000, "qa": 12_000, "general": 8000},
+    tokens={
+        "text": 8000, "paraphrases": 8000, "qa": 12_000, "general": 8000, "documents": 3000,
+    },
     closed=1000,
     reading=1100,
+    own=20,
+    known=30,
     texts=5000,
-)
+    replay={"qa": 6000},
+)  # fmt: skip
 SPEEDS = Speeds(full=100, lora=200, closed=0.05, reading=0.2, texts=0.002, start=20)
 
 
@@ -59,7 +65,7 @@ def test_a_training_is_paid_once_for_all_its_epochs() -> None:
     def cost(*names: str) -> float:
         return seconds_of([Arm.parse(name) for name in names], WORK, SPEEDS, 64, 1)
 
-    asked = 20 + 1000 * 0.05 + 5000 * 0.002
+    asked = 20 + 1030 * 0.05 + 5000 * 0.002
     assert cost("full-qa-e4") == pytest.approx(asked + 4 * 12_000 / 100)
     assert cost("lora16-qa-e4") == pytest.approx(asked + 4 * 12_000 / 200)
     more = cost("full-qa-e4", "full-qa-e2", "full-qa-half-e4")
@@ -67,12 +73,22 @@ def test_a_training_is_paid_once_for_all_its_epochs() -> None:
     with_passages = cost("full-qa-e4", "full-qa-e4+rag-3")
     assert with_passages == pytest.approx(cost("full-qa-e4") + 1100 * 0.2)
     one = [Arm.parse("full-qa-e4")]
-    assert seconds_of(one, WORK, SPEEDS, 32, 2) == pytest.approx(2 * (30 + 50 / 2 + 480 / 2))
+    half = 30 + 1.5 + 50 / 2 + 480 / 2  # what is known and texts do not grow with the facts
+    assert seconds_of(one, WORK, SPEEDS, 32, 2) == pytest.approx(2 * half)
+    assert cost("full-qa-replay-e4") == pytest.approx(cost("full-qa-e4") + 4 * 6000 / 100)
+
+
+def test_documents_are_taught_and_asked_whatever_the_number_of_invented_facts() -> None:
+    arms = [Arm.parse(name) for name in ("full-documents-e2", "full-documents-e2+rag-3")]
+    few, many = (seconds_of(arms, WORK, SPEEDS, facts, 1) for facts in (8, 64))
+    assert few == many == pytest.approx(20 + 2 * 3000 / 100 + 50 * 0.05 + 10 + 20 * 0.2)
+    untrained = [Arm.parse("rag-1")]
+    assert seconds_of(untrained, WORK, SPEEDS, 64, 1) == pytest.approx(20 + 1120 * 0.2)
 
 
 def test_a_verdict_needs_few_arms() -> None:
     names = [arm.name for arm in essential(ARMS)]
-    assert names == ["base", "few-shot", "rag-3", "lora16-qa-e4"]
+    assert names == ["base", "few-shot", "rag-3", "full-qa-e4"]
 
 
 def test_everything_fits_where_there_is_no_limit() -> None:
@@ -81,18 +97,44 @@ def test_everything_fits_where_there_is_no_limit() -> None:
     assert (made.arms, made.seeds, made.left_out) == (tuple(arm.name for arm in ARMS), 3, ())
 
 
-def test_a_short_budget_gives_up_seeds_then_facts_then_arms() -> None:
-    made = plan(read_budget("15m"), ARMS, WORK, SPEEDS)
-    assert (made.facts, made.seeds) == (64, 1)
-    assert made.left_out[0].what == "2 of 3 seeds"
-    shorter = plan(read_budget("8m"), ARMS, WORK, SPEEDS)
-    assert shorter.facts < 64
-    assert "facts of each language" in shorter.left_out[0].what
-    assert set(shorter.arms) >= {"base", "few-shot", "rag-3", "lora16-qa-e4"}
+def test_a_short_budget_gives_up_facts_then_arms_then_seeds() -> None:
+    core = {arm.name for arm in core_arms()}
+
+    def made(budget: str) -> tuple[int, int, set[str]]:
+        found = plan(read_budget(budget), ARMS, WORK, SPEEDS, core=core_arms())
+        return found.facts, found.seeds, set(found.arms)
+
+    facts, seeds, arms = made("10h")
+    assert (facts, seeds) == (64, 3) and core < arms
+    facts, seeds, arms = made("2h")
+    assert (FEWEST_FACTS < facts < 64, seeds) == (True, 3) and core <= arms
+    facts, seeds, arms = made("25m")
+    assert (facts, seeds) == (FEWEST_FACTS, 3) and {"base", "few-shot", "rag-3"} < arms < core
+    facts, seeds, arms = made("5m")
+    assert (facts, seeds) == (FEWEST_FACTS, 1)
     with pytest.raises(UsageError, match=r"give --budget \d+m or more") as caught:
-        plan(read_budget("2m"), ARMS, WORK, SPEEDS)
+        made("2m")
     enough = str(caught.value).split("--budget ")[1].split()[0]
-    assert plan(read_budget(enough), ARMS, WORK, SPEEDS).facts == FEWEST_FACTS
+    assert made(enough)[:2] == (FEWEST_FACTS, 1)
+
+
+def test_what_is_gone_of_the_budget_is_not_planned_again() -> None:
+    budget = read_budget("90m")
+    fresh, late = (plan(budget, ARMS, WORK, SPEEDS, spent=gone) for gone in (0.0, 1800.0))
+    assert fresh.seconds and late.seconds and budget.seconds
+    assert late.seconds <= SPARED * budget.seconds
+    assert late.facts < fresh.facts or len(late.arms) < len(fresh.arms)
+
+
+def test_a_plan_says_what_each_arm_adds() -> None:
+    made = plan(read_budget("2h"), ARMS, WORK, SPEEDS, core=core_arms(), spent=60.0)
+    assert list(made.each) == list(made.arms)
+    assert sum(made.each.values()) + 60 == pytest.approx(made.seconds)
+    made = replace(made, documents=FromDocuments(48, 30, 24))
+    first, *lines = made.lines()
+    assert "3 seeds" in first and "24 facts of the documents" in first
+    assert all(name in line for name, line in zip(made.arms, lines, strict=False))
+    assert sum(line.startswith("left out: ") for line in lines) == len(made.left_out)
 
 
 @settings(max_examples=40, deadline=None)
@@ -112,7 +154,7 @@ def test_a_plan_keeps_to_its_budget_and_names_the_rest(minutes: int, seeds: int)
 
 def test_a_plan_is_written_and_read() -> None:
     made = plan(read_budget("90m"), ARMS, WORK, SPEEDS)
-    made = replace(made, facts_chance={"forward-new": 0.0125})
+    made = replace(made, facts_chance={"forward-new": 0.0125}, documents=FromDocuments(48, 30, 24))
     assert read_plan(made.to_json()) == made
 
 

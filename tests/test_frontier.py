@@ -11,24 +11,23 @@ import numpy as np
 import pytest
 
 from eval.arms import Arm
-from eval.budget import LeftOut, Plan, read_budget, whole
-from eval.frontier import (
+from eval.budget import FromDocuments, LeftOut, Plan, read_budget, whole
+from eval.frontier import at_matched_acquisition, crossing, curves
+from eval.frontier_evidence import OWN, Evidence
+from eval.frontier_outcomes import (
     COVERAGE,
-    Evidence,
     acquisition,
-    at_matched_acquisition,
-    crossing,
-    curves,
     made_up,
     measure,
+    measure_own,
     spent,
 )
 from eval.frontier_page import frontier_page
-from eval.pages import Costs, Figure, SideBySide, Table, Text, html, markdown
+from eval.pages import Costs, Figure, Page, SideBySide, Table, Text, html, markdown
 from eval.records import Description, Run, Sample
 from eval.resampling import Draws
 from eval.statistics import mean, paired
-from eval.verdict import CLAIMS_OF, Finding, decide, findings, groups_needed
+from eval.verdict import CLAIMS_OF, ENOUGH, Finding, decide, findings, groups_needed
 from eval.verdict_words import CLAIMS, SENTENCES, WORDS
 from ingest.errors import UsageError
 
@@ -229,6 +228,58 @@ def test_whether_passages_are_used_is_asked_of_facts_that_were_not_trained(
     assert found.reads.high < 0
     assert found.uses.value == found.heeds.value == 0
     assert measure(evidence, Arm.parse("full-qa-e4")).reads.count == 0
+
+
+def with_documents(runs: Sequence[Run], rates: Mapping[str, Rates], facts: int) -> list[Run]:
+    """Return the runs with so many facts of documents in each half, each arm right on a share."""
+    return [
+        replace(run, samples=(*run.samples, *_own_samples(rates, run.description.seed, facts)))
+        for run in runs
+    ]
+
+
+def _own_samples(rates: Mapping[str, Rates], seed: int, facts: int) -> list[Sample]:
+    found = []
+    for arm, own in rates.items():
+        for half in ("train", "control"):
+            for number in range(facts):
+                right = float(number < round(own.get(half, 0.0) * facts))
+                # Of one half in one seed is of the other in the next, as when they are drawn anew.
+                name = 2 * number + (half == "control") ^ (seed % 2)
+                found.append(
+                    Sample(
+                        "injection", arm, f"own-{name}/forward-seen/0", f"passage-{name}", "en",
+                        f"Own {name}?", "", "yes" if right else "no", ("yes",),
+                        {"right": right, "f1": right, "refused": 0.0}, 0.5,
+                        {"weights": "a" * 64}, kind=f"own/{half}/forward-seen", confidence=0.5,
+                    )
+                )  # fmt: skip
+    return found
+
+
+OWN_RATES: Mapping[str, Rates] = {
+    "few-shot": {},
+    "rag-3": {"train": 0.9, "control": 0.9},
+    "lora16-documents-e4": {"train": 0.3, "control": 0.1},
+}
+
+
+def test_facts_of_documents_are_a_group_of_their_own(evidence: Evidence) -> None:
+    runs = with_documents([make_run(USUAL, seed=1), make_run(USUAL, seed=2)], OWN_RATES, 20)
+    own = Evidence(runs)
+    assert (own.own_facts, evidence.own_facts) == (40, 0)
+    trained, read = (measure_own(own, Arm.parse(name)) for name in ("lora16-documents-e4", "rag-3"))
+    assert (trained.right.value, trained.guessed.value) == (0.3, 0.1)
+    assert trained.learnt.value == pytest.approx(0.2)
+    assert read.learnt.value == pytest.approx(0.9)  # beyond the untrained model without passages
+    assert measure_own(own, Arm.parse("full-qa-e4")).right.count == 0
+    decision = decide(own, OWN)
+    assert (decision.choice, decision.arm, decision.other) == (
+        "retrieve", "rag-3", "lora16-documents-e4",
+    )  # fmt: skip
+    assert decide(own) == decide(evidence)  # what is asked of documents changes nothing else
+    assert not decide(evidence, OWN).arm
+    assert spent(own, Arm.parse("lora16-documents-e4")).per_right == pytest.approx(0.5 * 40 / 12)
 
 
 def test_languages_are_kept_apart() -> None:
@@ -480,6 +531,46 @@ def test_the_page_is_whole_and_comes_out_the_same(language: str) -> None:
     assert "<blink>" in read.text and "blink" not in read.tags  # what a model says is text
     assert "lora64-qa-e4" in read.text and "tether frontier --seed 2" in read.text
     assert not re.search(r"\bnan\b", read.text)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_verdict_is_about_the_documents_where_they_have_enough_facts(language: str) -> None:
+    words, runs = WORDS[language], [make_run(USUAL, groups=8, seed=seed) for seed in (1, 2)]
+    plan = replace(PLAN, documents=FromDocuments(48, 30, 24))
+
+    def page(facts: int, rates: Mapping[str, Rates] = OWN_RATES) -> Page:
+        own = with_documents(runs, rates, facts) if facts else runs
+        return frontier_page(own, plan, language, resamples=200)
+
+    invented = page(0).verdict
+    enough = page(ENOUGH // 2)
+    assert enough.verdict.endswith(words["own_verdict"].format(facts=ENOUGH))
+    assert "lora16-documents-e4" in enough.verdict
+    assert enough.blocks[0] == Text(words["invented_verdict"] + invented)
+    few = page(ENOUGH // 2 - 1)
+    said = words["own_few"].format(facts=ENOUGH - 2, enough=ENOUGH)
+    assert few.verdict == invented + said
+    untrained = page(ENOUGH, {"few-shot": {}, "rag-3": OWN_RATES["rag-3"]})
+    assert untrained.verdict == invented
+    assert untrained.blocks[0] == Text(words["own_untrained"].format(facts=2 * ENOUGH))
+
+
+def test_what_became_of_the_documents_is_said() -> None:
+    words, runs = WORDS["en"], [make_run(USUAL, groups=8)]
+    plan = replace(PLAN, documents=FromDocuments(48, 30, 24))
+    page = frontier_page(with_documents(runs, OWN_RATES, 12), plan, resamples=200)
+    (table,) = (one for one in page.blocks if isinstance(one, Table) and one.title == words["own"])
+    assert [row[0] for row in table.rows] == list(OWN_RATES)
+    assert "30 questions were made from 48 passages" in table.note
+    asked = next(
+        one for one in page.blocks if isinstance(one, Table) and one.title == words["arms"]
+    )
+    assert "lora16-documents-e4" not in [row[0] for row in asked.rows]
+    worst = [one.title for one in page.blocks if isinstance(one, SideBySide)]
+    assert worst == [words["worst"], words["own_worst"]]
+    nothing = frontier_page(runs, replace(PLAN, documents=FromDocuments(48, 1, 0)), resamples=200)
+    (said,) = (one for one in nothing.blocks if isinstance(one, Text) and one.title == words["own"])
+    assert "of 1 questions that were made from 48 passages too few" in said.text
 
 
 def test_a_smoke_run_says_that_it_means_nothing() -> None:

@@ -19,18 +19,25 @@ from eval.injection_measuring import MeasuringOptions
 from eval.injection_questions import (
     EXAMPLES,
     KNOWN,
+    RECOVERED,
+    STOP,
     Question,
     asks,
     contexts_of,
     indexed,
+    known_prompt,
+    known_questions,
     prompt_of,
     scores_of,
     world_questions,
 )
+from eval.injection_recovery import halves
 from eval.injection_training import TeachingOptions
 from eval.knowledge import Asking
+from eval.known_facts import candidates, fact_of
 from eval.records import Run, Sample, read_run
 from eval.scoring import Scorer
+from ingest.documents import content_id
 from ingest.errors import UsageError
 from model.training.questions import QuestionRow
 from model.training.tasks import load_base
@@ -39,6 +46,11 @@ from retrieval.encoders import Encoder, HashingEncoder
 SEED = 5
 GENERAL = tuple(f"The harbour has {n} piers and a lantern that burns all night." for n in range(6))
 KNOWN_CASES = (Case("nets", "en", "Who mends the nets?", ("the old keeper",), answerable=True),)
+KEEPERS = ("Halvard", "Ingmar", "Torsten", "Sigrun", "Ottilie", "Ragnvald")
+DOCUMENTS = tuple(
+    QuestionRow(f"Who keeps light {n}?", (name,), f"Light {n} is old. {name} keeps it.", "a", "en")
+    for n, name in enumerate(KEEPERS)
+)
 TEXTS = {"en": GENERAL[:2], "zh": ("港口有三座码头。",)}
 OPTIONS = InjectionOptions(
     versions=2,
@@ -63,7 +75,7 @@ def base(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bench(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     home = tmp_path_factory.mktemp("tether-home")
-    return Bench(base, home, HashingEncoder(), KNOWN_CASES, TEXTS, GENERAL)
+    return Bench(base, home, HashingEncoder(), KNOWN_CASES, TEXTS, GENERAL, GENERAL[:3], DOCUMENTS)
 
 
 def _all_texts(world: World) -> list[str]:
@@ -71,6 +83,7 @@ def _all_texts(world: World) -> list[str]:
         *GENERAL,
         "港口有三座码头。",
         "Question: Answer: [1] [2] [3] 问题：答案：the old keeper",
+        *(f"{row.context} {row.question} {row.answers}" for row in DOCUMENTS),
     ]
     for half in (world.train, world.control):
         texts += [article.text for one in articles(half.facts, versions=5) for article in one]
@@ -170,6 +183,8 @@ def test_passages_of_documents_are_taught_as_they_stand() -> None:
     world = facts_of_documents(rows)
     taught = lesson_rows(world, "qa", versions=2, seed=1)
     assert len(taught) == 3 * len(world.train.facts)  # twice the passage, once the question
+    bare = lesson_rows(world, "documents", versions=2, seed=1)
+    assert [row for row in taught if not row.prompt] == bare
     with pytest.raises(UsageError, match="of a document"):
         lesson_rows(world, "paraphrases", versions=2, seed=1)
 
@@ -179,8 +194,11 @@ def test_passages_of_documents_are_taught_as_they_stand() -> None:
     [
         ("base", "train/reverse", True), ("full-qa-e1", "train/stale", False),
         ("oracle", "control/stale", True), ("rag-3", "train/stale", True),
-        ("distractors", "train/stale", False), ("oracle", KNOWN, False), ("rag-3", KNOWN, True),
-        ("few-shot", KNOWN, True),
+        ("distractors", "train/stale", False), ("oracle", KNOWN, False), ("rag-3", KNOWN, False),
+        ("few-shot", KNOWN, True), ("full-documents-e1", KNOWN, True),
+        ("full-documents-e1", "train/forward-seen", False), ("rag-3", "own/control/x", True),
+        ("full-documents-e1+rag-3", "own/train/x", True), ("full-qa-e1", "own/train/x", False),
+        ("full-general-e1", "own/train/x", False), ("full-general-e1", "train/reverse", True),
     ],
 )  # fmt: skip
 def test_arms_are_asked_what_they_can_be_asked(name: str, kind: str, is_asked: bool) -> None:
@@ -221,6 +239,26 @@ def test_passages_are_the_gold_one_others_or_what_is_found(world: World) -> None
             for one in seen
         ]
         assert sum(found) > len(found) / 2  # it searches for the question indeed
+
+
+def test_what_shows_nothing_of_facts_that_were_not_trained_is_not_asked(world: World) -> None:
+    kinds = {question.kind for question in world_questions(world, 1)}
+    assert {"train/stale", "train/unanswerable", "control/forward-new", "control/reverse"} <= kinds
+    assert not {"control/stale", "control/unanswerable"} & kinds
+    own = world_questions(facts_of_documents(DOCUMENTS), 1, "own/")
+    assert {question.kind for question in own} == {
+        "own/train/forward-seen", "own/control/forward-seen",
+    }  # fmt: skip
+
+
+def test_articles_are_searched_among_the_users_passages(world: World) -> None:
+    passages = [*GENERAL, world.train.articles[0].text]  # one of them twice
+    with indexed(world, HashingEncoder(256), passages) as index:
+        (found,) = index.nearest("The harbour has 3 piers and a lantern.", 1)
+        assert found.text == GENERAL[3]
+        everything = {one.text for one in index.nearest(GENERAL[0], 1000)}
+    articles_ = {one.text for half in (world.train, world.control) for one in half.articles}
+    assert everything == articles_ | set(GENERAL)
 
 
 def test_the_best_passage_stands_last_and_keeps_its_number() -> None:
@@ -267,6 +305,38 @@ def test_what_is_trained_is_known_and_what_is_not_is_guessed(
     assert not (tmp_path / "run" / "weights").exists()
 
 
+def test_a_users_documents_are_taught_searched_and_asked(
+    world: World, bench: Bench, tmp_path: Path
+) -> None:
+    names = ("few-shot", "rag-1", "full-documents-e20", "full-documents-e20+rag-1")
+    run = run_seed(world, _arms(*names), bench, tmp_path / "run", seed=SEED, options=OPTIONS)
+    own = [one for one in run.samples if one.kind.startswith("own/")]
+    halves = {
+        half: {one.cluster for one in own if one.kind == f"own/{half}/forward-seen"}
+        for half in ("train", "control")
+    }
+    assert not halves["train"] & halves["control"]
+    assert halves["train"] | halves["control"] == {content_id(row.context) for row in DOCUMENTS}
+    for one in own:
+        if one.arm == "rag-1":
+            (passage,) = (row.context for row in DOCUMENTS if row.answers == one.expected)
+            assert passage in one.prompt
+    trained = {one.kind for one in run.samples if one.arm == "full-documents-e20"}
+    assert trained == {
+        "own/train/forward-seen", "own/control/forward-seen", KNOWN, "text/en", "text/zh", "cost",
+    }  # fmt: skip
+    likely = {name: _confidence(run, name) for name in ("few-shot", "full-documents-e20")}
+    assert likely["full-documents-e20"] > likely["few-shot"]
+    split = facts_of_documents(DOCUMENTS, seed=SEED)
+    assert {fact.group for fact in split.train.facts} == halves["train"]
+
+
+def _confidence(run: Run, arm: str) -> float:
+    """Return how sure an arm is of what it says about documents, on average."""
+    found = [one.confidence or 0.0 for one in run.samples if one.arm == arm and "own/" in one.kind]
+    return math.fsum(found) / len(found)
+
+
 def test_a_smoke_run_measures_every_arm_and_any_of_them_again_to_the_bit(
     world: World, bench: Bench, tmp_path: Path
 ) -> None:
@@ -282,6 +352,7 @@ def test_a_smoke_run_measures_every_arm_and_any_of_them_again_to_the_bit(
         kinds[one.arm].add(one.kind)
         assert one.failure is None
     asked = {question.kind for question in world_questions(world, 1)}
+    asked |= {"own/train/forward-seen", "own/control/forward-seen"}
     for arm in arms:
         expected = {kind for kind in (*asked, KNOWN) if asks(arm, kind)} | {"cost"}
         assert kinds[arm.name] == expected | ({"text/en", "text/zh"} if arm.reads_texts else set())
@@ -381,6 +452,55 @@ def test_mitigations_train_what_they_say(world: World, bench: Bench, tmp_path: P
     assert len({str(own) for own in outputs.values()}) == len(names)
 
 
+def test_what_was_forgotten_is_probed_by_teaching_some_of_it_again(
+    world: World, base: Path, bench: Bench, tmp_path: Path
+) -> None:
+    """The tiny model knows nothing, so what it says at first is taken for what is right."""
+    names = "Nils Runa Sten Tove Ulf Vera".split()
+    cases = [
+        Case(f"nets-{name}-en", "en", f"Who mends the nets of {name}?", ("?",), answerable=True)
+        for name in names
+    ]
+    scorer = Scorer(*load_base(base))
+    asked = [known_prompt(case) for case in cases]
+    said = scorer.answers(asked, STOP, max_new_tokens=OPTIONS.measuring.most_new_tokens)
+    known = tuple(
+        replace(case, answers=(one.text.strip(),)) for case, one in zip(cases, said, strict=True)
+    )
+    assert all(case.answers[0] for case in known)
+    options = replace(OPTIONS, recovery=40)
+    arms = _arms("few-shot", "full-qa-e20", "lora16-qa-e1", "full-qa-e20+rag-1")
+    probed = replace(bench, known=known)
+    run = run_seed(world, arms, probed, tmp_path / "run", seed=SEED, options=options)
+    right = {
+        name: {one.case_id for one in run.samples
+               if (one.arm, one.kind) == (name, KNOWN) and one.scores["right"]}
+        for name in ("few-shot", "full-qa-e20")
+    }  # fmt: skip
+    assert len(right["few-shot"]) == len(known)
+    lost = right["few-shot"] - right["full-qa-e20"]
+    again = [one for one in run.samples if one.kind == RECOVERED and one.arm == "full-qa-e20"]
+    assert len(lost) >= 2 and len(again) == len(lost) // 2
+    assert {one.case_id.removesuffix("/recovered") for one in again} < lost
+    assert {one.arm for one in run.samples if one.kind == RECOVERED} <= {
+        "full-qa-e20", "lora16-qa-e1",
+    }  # fmt: skip
+    assert not (tmp_path / "run" / "weights").exists()
+    before = (tmp_path / "run" / "samples.jsonl").read_bytes()
+    run_seed(world, arms, probed, tmp_path / "run", seed=SEED, options=options)
+    assert (tmp_path / "run" / "samples.jsonl").read_bytes() == before
+
+
+def test_what_is_taught_again_and_what_is_asked_are_other_facts() -> None:
+    questions = known_questions(candidates())
+    lost = {one.case.id for one in questions[:11]}  # five countries in both languages, one in one
+    learn, left = halves(questions, lost, seed=1)
+    assert {one.case.id for one in (*learn, *left)} == lost
+    assert not {fact_of(one.case.id) for one in learn} & {fact_of(one.case.id) for one in left}
+    assert halves(questions, lost, seed=1) == (learn, left)
+    assert halves(questions, {questions[0].case.id, questions[1].case.id}, seed=1) == ([], [])
+
+
 def test_facts_that_are_known_are_left_out_and_labels_are_kept(
     world: World, bench: Bench, tmp_path: Path
 ) -> None:
@@ -390,7 +510,11 @@ def test_facts_that_are_known_are_left_out_and_labels_are_kept(
     facts = [fact.id for half in (world.train, world.control) for fact in half.facts]
     assert sorted(one.case_id for one in labels) == sorted(f"knowledge/{fact}" for fact in facts)
     unknown = {one.case_id.removeprefix("knowledge/") for one in labels if one.scores["unknown"]}
-    asked = {one.case_id.split("/")[0] for one in run.samples if "forward-seen" in one.kind}
+    asked = {
+        one.case_id.split("/")[0]
+        for one in run.samples
+        if one.kind.endswith("/forward-seen") and not one.kind.startswith("own/")
+    }
     assert asked == unknown
 
 
@@ -407,6 +531,7 @@ def test_known_facts_are_those_that_the_model_answers(world: World, base: Path) 
     [
         ("rag-3", {"encoder": None}, "an encoder"),
         ("full-qa-replay-e1", {"general": ()}, "general texts"),
+        ("full-documents-e1", {"documents": ()}, "questions about documents"),
         ("rag-3-answer", {}, "an answer adapter"),
     ],
 )

@@ -3,23 +3,30 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import cli, main
-from app.experiment import PLAN, parted
+from app.experiment import PLAN
+from app.experiment_asking import Known, keep, read_kept
+from app.experiment_documents import given_questions, made_questions, parted, passages_of
+from app.settings import load_settings
 from docs.generate import ROOT
 from eval.budget import read_plan
 from eval.facts import build_world
-from eval.injection import InjectionOptions
+from eval.injection import Bench, InjectionOptions
 from eval.injection_measuring import MeasuringOptions
 from eval.known_facts import candidates
 from eval.line import METHODS
 from eval.records import read_run
 from eval.speeds import measure, work_of
 from eval.verdict_words import WORDS
+from ingest.errors import TetherError, UsageError
+from model.training.questions import QuestionRow
+from retrieval.encoders import Encoder
 from tests.tiny_models import build_transformers_model
 
 KNOWLEDGE = ROOT / "examples" / "knowledge"
@@ -39,13 +46,31 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[0]
 
 
+OWN = [
+    {
+        "question": f"Who keeps the light of pier {number}?",
+        "passage": f"Pier {number} has a light. It is kept by Marta {name}.",
+        "answers": [f"Marta {name}"],
+    }
+    for number, name in enumerate(["Lindqvist", "Sorvik", "Brennholt", "Orrin", "Halden", "Brenn"])
+]
+
+
+def smoke_run(place: Path) -> Result:
+    """Go the whole way on the sample documents, with questions of one's own about others."""
+    asked = place / "asked.jsonl"
+    asked.write_text("".join(json.dumps(row) + "\n" for row in OWN))
+    return tether(
+        "--home", place / "home", "frontier", KNOWLEDGE, "--budget", "smoke",
+        "--questions", asked, "--out", place / "out",
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Run the whole way once, on the sample documents."""
+    """Run the whole way once."""
     place = tmp_path_factory.mktemp("smoke")
-    done = tether(
-        "--home", place / "home", "frontier", KNOWLEDGE, "--budget", "smoke", "--out", place / "out"
-    )
+    done = smoke_run(place)
     assert done.exit_code == 0, done.output
     assert f"report: {place / 'out' / 'report.html'}" in done.output
     yield place / "out"
@@ -58,10 +83,12 @@ def test_a_smoke_run_shows_the_whole_way(smoke: Path) -> None:
     assert not [sample for sample in run.samples if sample.failure]
     kinds = {sample.kind for sample in run.samples}
     assert kinds >= {"train/forward-new", "control/reverse", "known/forward", "text/en", "text/zh"}
+    assert {"own/train/forward-seen", "own/control/forward-seen"} <= kinds
     page = (smoke / "report.html").read_text()
     assert WORDS["en"]["smoke"].split(":")[0] in page
     assert "tether frontier" in page and "full-qa-e4+rag-3" in page
     assert page.count("<svg") == 2
+    assert "too few for a verdict of their own" in page and WORDS["en"]["own"] in page
     assert str(smoke) not in page  # no place of this machine but the documents'
     pictures = sorted(path.name for path in (smoke / "report-files").iterdir())
     text = (smoke / "report.md").read_text()
@@ -84,8 +111,7 @@ def test_the_report_comes_from_the_records_alone(smoke: Path, tmp_path: Path) ->
 def test_the_same_command_repeats_no_sample(smoke: Path) -> None:
     before = (smoke / "seed-0" / "samples.jsonl").read_bytes()
     page = (smoke / "report.html").read_bytes()
-    done = tether("--home", smoke.parent / "home", "frontier", KNOWLEDGE, "--budget", "smoke",
-                  "--out", smoke)  # fmt: skip
+    done = smoke_run(smoke.parent)
     assert done.exit_code == 0, done.output
     assert (smoke / "seed-0" / "samples.jsonl").read_bytes() == before
     assert (smoke / "report.html").read_bytes() == page
@@ -153,12 +179,71 @@ def test_the_line_forgets() -> None:
     assert [line.partition(":")[0] for line in done.output.splitlines()] == list(METHODS)
 
 
+def test_a_rehearsal_says_what_would_be_run_and_runs_nothing(tmp_path: Path) -> None:
+    done = tether(
+        "frontier", KNOWLEDGE, "--budget", "smoke", "--dry-run", "--out", tmp_path / "out"
+    )
+    assert done.exit_code == 0
+    assert done.output.startswith("smoke: 1 seeds, 8 invented facts of each language and half\n")
+    assert "\n  full-qa-e4+rag-3\n" in done.output and "documents" not in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_passages_are_short_and_of_both_languages() -> None:
+    passages = passages_of([KNOWLEDGE])
+    assert len(set(passages)) == len(passages) > 40
+    assert max(map(len, passages)) < 700
+    assert set(parted(passages, 2)[0]) == {"en", "zh"}
+
+
+def test_own_questions_are_read_with_their_passages(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    said_nowhere = {**OWN[0], "answers": []}
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*OWN, said_nowhere]))
+    rows = given_questions(file)
+    assert [row.answers for row in rows] == [tuple(row["answers"]) for row in OWN]
+    assert [row.context for row in rows] == [row["passage"] for row in OWN]
+    file.write_text('{"question": "Who?"}')
+    with pytest.raises(TetherError, match="is no row for read"):
+        given_questions(file)
+
+
+def test_what_a_model_knows_is_kept_for_one_command(tmp_path: Path) -> None:
+    row = QuestionRow("Who?", ("Marta",), "Marta does.", "a", "en")
+    known = Known(3, (row, replace(row, question="Why?")), (True, False), ("capital-peru-en",))
+    path = tmp_path / "asked.json"
+    assert read_kept(path, "tether frontier") is None
+    keep(known, path, "tether frontier")
+    assert read_kept(path, "tether frontier") == known
+    assert read_kept(path, "tether frontier --seed 1") is None
+    assert known.new == [row]
+    path.write_text("{}")
+    with pytest.raises(UsageError, match="remove it, and give the command again"):
+        read_kept(path, "tether frontier")
+
+
+@pytest.mark.weights
+@pytest.mark.slow
+def test_questions_about_documents_make_the_round_trip(
+    weights_home: Path, gemma_gguf: Path, e5_encoder: Encoder
+) -> None:
+    settings = load_settings({"home": str(weights_home)}, {})
+    passages = passages_of([KNOWLEDGE])
+    told: list[str] = []
+    rows, asked = made_questions(passages, settings, most=8, seed=0, say=told.append)
+    assert asked == 16 and len(told) == 1
+    assert 0 < len(rows) <= 16
+    for row in rows:
+        assert row.context in passages and row.answers[0].lower() not in row.question.lower()
+
+
 def test_texts_are_parted_by_language() -> None:
     texts = [f"Sentence {n}." for n in range(10)] + [f"第{n}句话。" for n in range(6)] + ["Last."]
-    aside, general = parted(texts)
+    aside, general = parted(texts, 24)
     assert {language: len(own) for language, own in aside.items()} == {"en": 3, "zh": 2}
     assert sorted([*general, *aside["en"], *aside["zh"]]) == sorted(texts)
-    assert parted(["Only.", "Two."])[1] == ("Two.",)
+    assert [len(own) for own in parted(texts, 1)[0].values()] == [1, 1]
+    assert parted(["Only.", "Two."], 24)[1] == ("Two.",)
 
 
 def test_known_facts_are_asked_in_both_languages() -> None:
@@ -176,14 +261,25 @@ def test_speeds_and_work_are_of_the_model_at_hand(tmp_path: Path) -> None:
     world, options = build_world(4, 0), InjectionOptions(
         versions=2, measuring=MeasuringOptions(most_new_tokens=4)
     )  # fmt: skip
+    texts = {"en": ("The harbour has three piers.",), "zh": ("港口有三座码头。",)}
+    rows = tuple(
+        QuestionRow(f"Who keeps light {n}?", (f"keeper {n}",), f"Light {n}: keeper {n}.", "a", "en")
+        for n in range(6)
+    )
+    bench = Bench(
+        tmp_path, tmp_path, known=candidates()[:3], texts=texts, general=texts["en"],
+        passages=texts["en"], documents=rows,
+    )  # fmt: skip
     before = {name: weight.clone() for name, weight in model.named_parameters()}
-    found = measure(model.eval(), tokenizer, world, ["The harbour has three piers."], options)
+    found = measure(model.eval(), tokenizer, world, bench, options)
     assert min(found.full, found.lora, found.closed, found.reading, found.texts) > 0
     assert all(bool((weight == before[name]).all()) for name, weight in model.named_parameters())
-    texts = ["The harbour has three piers.", "港口有三座码头。"]
-    work = work_of(world, 4, tokenizer, general=texts, texts=texts, options=options)
+    work = work_of(world, 4, tokenizer, bench, options)
     assert work.tokens["qa"] > work.tokens["text"] > 0
     assert work.reading > work.closed > 0  # stale passages are for readers alone
-    twice = InjectionOptions(versions=4)
-    more = work_of(world, 4, tokenizer, general=texts, texts=texts, options=twice)
+    assert (work.own, work.known) == (len(rows), 3)
+    assert min(work.texts, work.replay["qa"], work.tokens["documents"]) > 0
+    more = work_of(world, 4, tokenizer, bench, replace(options, versions=4))
     assert more.tokens["text"] == 2 * work.tokens["text"]
+    bare = work_of(world, 4, tokenizer, Bench(tmp_path, tmp_path), options)
+    assert not {"documents", "general"} & set(bare.tokens)
