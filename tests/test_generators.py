@@ -376,6 +376,26 @@ class TestAnyGguf:
         with pytest.raises(httpx.ConnectError):
             httpx.get(address + "/health", trust_env=False)
 
+    def test_slots_decode_at_once_and_each_has_a_context_of_its_own(
+        self, tiny_gguf: dict[str, LlamaCppGenerator], tmp_path: Path
+    ) -> None:
+        path, alone = build_gguf_model(tmp_path / "slots.gguf"), text_of(tiny_gguf["base"])
+        options: dict[str, Any] = {"threads": 1, "context_tokens": 512, "slots": 3}
+        with closing(LlamaCppGenerator(path, name="slots", **options)) as several:
+            for _ in range(2):
+                streams = [cast("Any", several.stream(PROMPT, SHORT)) for _ in range(3)]
+                begun = [next(pieces) for pieces in streams]  # one that waited would not return
+                streams[0].close()  # frees its slot for the next round
+                texts = [
+                    first + "".join(pieces)
+                    for first, pieces in zip(begun[1:], streams[1:], strict=True)
+                ]
+                assert texts == [alone, alone]
+            long = replace(PROMPT, user="harbour " * 100)
+            assert 512 < several.count_tokens(long.user) < 3 * 512
+            with pytest.raises(GeneratorError, match=r"raise generator\.context_tokens"):
+                text_of(several, long)
+
     def test_chat_style_needs_a_template(self, tmp_path: Path) -> None:
         pytest.importorskip("gguf", reason="needs the `weights` extra")
         path = build_gguf_model(tmp_path / "base.gguf")
