@@ -36,6 +36,10 @@ SUITES: Mapping[str, str] = {
     "retrieval": "retrieval_suite",
     "verifier": "verifier_suite",
     "benchmarks": "benchmarks_suite",
+    "position": "position",
+    "decoding": "decoding",
+    "injection-attack": "attack_suite",
+    "reversal": "reversal",
 }
 REPORT = "report"
 

@@ -21,7 +21,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +244,8 @@ def open_suite(laboratory: Laboratory, request: Request) -> Iterator[Suite[Ask]]
 
     Raises:
         UsageError: There is no such set, or its file is missing or damaged.
-        SettingsError: The generator is none whose likelihoods can be had; on the first measurement.
+        SettingsError: The generator in force gives no likelihoods.
+        WeightsError: It cannot be loaded.
     """
     asks = asks_of(request)
     identity = laboratory.identity() | {
@@ -253,11 +253,7 @@ def open_suite(laboratory: Laboratory, request: Request) -> Iterator[Suite[Ask]]
         "cases": digest([asdict(one) for one in asks]),
         "protocol": str(PROTOCOL),
     }
-
-    @cache
-    def scorer() -> Scorer:
-        return Scorer(*laboratory.causal_model())
-
+    scorer = Scorer(*laboratory.causal_model())
     memory = Variant("from memory", _measure(scorer, _bare), _BLOCK)
     passage = Variant("after the text", _measure(scorer, _informed), _BLOCK, takes=_has_text)
     yield Suite(NAME, identity, tuple(map(_trial, asks)), (memory, passage))
@@ -280,7 +276,7 @@ def _informed(one: Ask) -> str:
 
 
 def _measure(
-    scorer: Callable[[], Scorer], prompt_of: Callable[[Ask], str]
+    scorer: Scorer, prompt_of: Callable[[Ask], str]
 ) -> Callable[[Sequence[Trial[Ask]]], list[Measured]]:
     """Return what scores and continues a block of prompts at once."""
 
@@ -292,9 +288,9 @@ def _measure(
             for prompt, one in zip(prompts, asks, strict=True)
             for choice in one.choices
         ]
-        found = iter(scorer().continuations(pairs))
+        found = iter(scorer.continuations(pairs))
         scores = [[next(found) for _ in one.choices] for one in asks]
-        said = scorer().answers(prompts, STOP, max_new_tokens=_NEW_TOKENS)
+        said = scorer.answers(prompts, STOP, max_new_tokens=_NEW_TOKENS)
         return [_measured(*row) for row in zip(asks, prompts, scores, said, strict=True)]
 
     return measure
