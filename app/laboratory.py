@@ -128,9 +128,7 @@ def compare(left: Path, right: Path, seed: int) -> None:
 
 @click.command(name="eval")
 @click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the question sets (or TETHER_DATA)."
-)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the question sets.")
 @click.option("--sets", default="", metavar="A,B", help="Sets to take (default: the suite's own).")
 @click.option(
     "--limit",
@@ -165,7 +163,9 @@ def evaluate(  # noqa: PLR0917 - a click command has a parameter an option
 
     Suites are answers (questions through search, answer and citation), retrieval (which passages
     are found), verifier (claims told from unsupported ones), benchmarks (reading, facts from
-    memory, choices, perplexity), and line (forgetting at its smallest: a line that learns a point).
+    memory, choices, perplexity), position (where among the passages the right one stands), decoding
+    (greedy, beam, sampling), injection-attack (documents that carry instructions), reversal (facts
+    asked the other way round), and line (forgetting at its smallest: a line that learns a point).
 
     A command that was stopped goes on when it is given again, and repeats no sample.
     """
