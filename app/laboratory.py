@@ -5,6 +5,7 @@ how anything is measured.
 """
 
 import shlex
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,20 +170,20 @@ def evaluate(  # noqa: PLR0917 - a click command has a parameter an option
 
     A command that was stopped goes on when it is given again, and repeats no sample.
     """
-    from app.suites import Order, carry_out, require_suites
+    from app.suites import Order, SettingsLaboratory, carry_out, require_suites
     from eval.suites import Request
 
     measured = [name for name in suites if name != "line"]
     require_suites(measured)
     if "line" in suites:
         _show_line()
-    settings = flags.settings()
     names = tuple(name.strip() for name in sets.split(",") if name.strip())
     request = Request(data, names, seed, accept_licence)
-    for name in measured:
-        command = _repeated(flags, name, request, limit)
-        order = Order(out, limit or None, fresh, command)
-        click.echo(f"report: {carry_out(name, request, order, settings)}")
+    with closing(SettingsLaboratory(flags.settings())) as laboratory:  # models are loaded once
+        for name in measured:
+            command = _repeated(flags, name, request, limit)
+            order = Order(out, limit or None, fresh, command)
+            click.echo(f"report: {carry_out(name, request, order, laboratory)}")
 
 
 def _repeated(flags: Flags, name: str, request: "Request", limit: int) -> str:

@@ -84,7 +84,9 @@ def module_of(suite: str) -> Any:  # noqa: ANN401 - a module
     return importlib.import_module(f"eval.{SUITES[suite]}")
 
 
-def carry_out(name: str, request: "Request", order: Order, settings: "Settings") -> Path:
+def carry_out(
+    name: str, request: "Request", order: Order, laboratory: "SettingsLaboratory"
+) -> Path:
     """Measure a suite, or go on measuring it, write its report, and return the HTML file.
 
     Without a place of the user's, the folder is named after all that shapes a sample: the same
@@ -99,9 +101,9 @@ def carry_out(name: str, request: "Request", order: Order, settings: "Settings")
     from eval.records import digest
     from eval.suites import run_suite
 
-    with module_of(name).open_suite(SettingsLaboratory(settings), request) as suite:
+    with module_of(name).open_suite(laboratory, request) as suite:
         label = digest([suite.identity, request.seed])[:8]
-        own = settings.home / "laboratory" / f"{name}-{label}"
+        own = laboratory.home / "laboratory" / f"{name}-{label}"
         place = order.place / name if order.place else own
         if order.fresh:
             put_aside(place)
@@ -200,6 +202,11 @@ class SettingsLaboratory:
     def __init__(self, settings: "Settings") -> None:
         """Load nothing yet."""
         self._settings = settings
+
+    def close(self) -> None:
+        """Let go of the generator, if one was loaded."""
+        if "_generator" in self.__dict__:
+            self._generator.close()
 
     @property
     def home(self) -> Path:
