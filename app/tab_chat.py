@@ -477,7 +477,7 @@ def _wire(shell: Shell, chat: _Chat) -> None:
     parts.down.click(chat.blame, shown, **drawing)
     parts.correct.click(chat.offer_correction, parts.open, **drawing)
     parts.save.click(chat.correct, [parts.correction, *shown], **drawing)
-    parts.find.input(
+    parts.find.change(
         chat.listed, [parts.find, *shown], parts.list, trigger_mode="always_last", queue=False,
         **QUIET,
     )  # fmt: skip

@@ -298,7 +298,7 @@ def _wire(shell: Shell, documents: _Documents) -> None:
         documents.create, [parts.name, shell.language], **drawing,
     )  # fmt: skip
     shell.collection.change(documents.show, [parts.find, *place], **drawing)
-    parts.find.input(
+    parts.find.change(
         documents.listed, [parts.find, *place], parts.list, trigger_mode="always_last",
         queue=False, **QUIET,
     )  # fmt: skip
