@@ -60,7 +60,7 @@ class ReaderSettings:
     """Who reads answers out of sentences: a trained head on the encoder."""
 
     adapter: str = "auto"  # "auto" (the shipped head), "none", a name, or a folder
-    answers: Literal["first", "last"] = "first"  # before the generator, or where its draft fails
+    answers: Literal["beside", "first"] = "beside"  # a draft; first: none where it alone is sure
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ingest.documents import Document, content_id
 from ingest.pipeline import Item
 from model.evidence import sentences_of
 from model.prompts import TRAINED
-from model.training.questions import BuildOptions, Example, QuestionRow, build
+from model.training.questions import BuildOptions, Example, Mixture, QuestionRow, build
 from model.verifier import OverlapVerifier
 from model.weights import prepare_gemma_folder
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, EncoderIdentity, Vectors, load_encoder
@@ -115,8 +115,9 @@ class Tools:
     cache: Path
     encoder: CachingEncoder
     count_tokens: Callable[[str], int]
+    options: BuildOptions
 
-    def build(self, rows: Sequence[QuestionRow], side: str, most: int, seed: int) -> list[Example]:
+    def build(self, rows: Sequence[QuestionRow], side: str, most: int) -> list[Example]:
         """Return the examples of one side, over collections of that side's paragraphs alone."""
         searches = {}
         for language in ("en", "zh"):
@@ -133,7 +134,7 @@ class Tools:
             verifier=OverlapVerifier(self.encoder),
             count_tokens=self.count_tokens,
             most=most,
-            options=BuildOptions(seed=seed),
+            options=self.options,
         )
 
     def _searcher(self, name: str, texts: Sequence[str]) -> Callable[..., list[Passage]]:
@@ -199,6 +200,10 @@ def _counter(home: Path) -> Callable[[str], int]:
 @click.option("--rows", default=12_000, show_default=True, help="Training examples, in all.")
 @click.option("--dev", default=300, show_default=True, help="Dev examples, both languages.")
 @click.option("--paragraphs", type=int, help="Most paragraphs of a language; all if not given.")
+@click.option("--refusals", type=click.FloatRange(0, 1), help="Share of rows that refuse.")
+@click.option(
+    "--least-budget", default=BuildOptions().least_budget, show_default=True, help="Passage tokens."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--home", type=click.Path(path_type=Path), help="Tether's home, for its weights.")
 def main(
@@ -207,6 +212,8 @@ def main(
     rows: int,
     dev: int,
     paragraphs: int | None,
+    refusals: float | None,
+    least_budget: int,
     seed: int,
     home: Path | None,
 ) -> None:
@@ -221,15 +228,17 @@ def main(
     cache.mkdir(parents=True, exist_ok=True)
     inner = load_encoder(DEFAULT_ENCODER, home)
     encoder = CachingEncoder(inner, cache / f"{inner.identity.weights_hash[:12]}.safetensors")
-    tools = Tools(cache, encoder, _counter(home))
+    mixture = Mixture() if refusals is None else Mixture().with_refusals(refusals)
+    options = BuildOptions(mixture=mixture, least_budget=least_budget, seed=seed)
+    tools = Tools(cache, encoder, _counter(home), options)
     manifest = {
         "seed": seed,
         "licences": QUESTION_LICENCES,
         "without_paragraphs_of": MEASURED,
         "prompt": asdict(TRAINED),
-        "options": asdict(BuildOptions(seed=seed)),
-        "dev": write_examples(out / "dev.jsonl", tools.build(dev_rows, "dev", dev, seed)),
-        "train": write_examples(out / "train.jsonl", tools.build(train_rows, "train", rows, seed)),
+        "options": asdict(options),
+        "dev": write_examples(out / "dev.jsonl", tools.build(dev_rows, "dev", dev)),
+        "train": write_examples(out / "train.jsonl", tools.build(train_rows, "train", rows)),
     }
     encoder.save()
     text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"

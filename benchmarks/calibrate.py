@@ -35,7 +35,7 @@ from eval.verification import LabelledPair
 from eval.verification import load as load_labelled
 from model import evidence as ev
 from model.adapters import read_adapter
-from model.claims import is_refusal, read
+from model.claims import Draft, read
 from model.cross_encoder import CrossEncoder, Head, Reading, load_head
 from model.head_verifier import Heads, HeadVerifier
 from model.prompts import build_prompt, pack
@@ -62,7 +62,7 @@ STATEMENTS = ("wice", "fm2", "fever_symmetric", "begin", "nomiracl")
 # What grounded drafts share by rule tells nothing about which of them are right.
 RULED = ("says", "terms", "pairs", "_missing", "negation_differs")
 # A span is a passage's own words, so these are the same for all; nothing was generated.
-SAME_FOR_SPANS = (*RULED, "verbatim", "reader_agrees", "confidence")
+SAME_FOR_SPANS = (*RULED, "verbatim", "reader_agrees")
 RIGHT_F1 = 0.5  # a draft at or above it counts as right
 
 Row = tuple[dict[str, float], int, str]  # features, label, cluster
@@ -250,14 +250,6 @@ def balanced_threshold(scored: Sequence[tuple[float, int]]) -> float:
     return round(float(thresholds[int((true_rate - false_rate).argmax())]), 4)
 
 
-@dataclass(frozen=True)
-class Draft:
-    """What a generator said, and how sure it was."""
-
-    text: str
-    confidence: float | None  # mean natural log-probability of its tokens
-
-
 class Drafter:
     """Drafts answers as the assistant does, remembered on disk by their prompts."""
 
@@ -303,11 +295,11 @@ def answer_rows(
 
 
 def span_rows(
-    asked: Asked, evidence: QuestionEvidence, verifier: HeadVerifier
+    asked: Asked, evidence: QuestionEvidence, draft: Draft | None, verifier: HeadVerifier
 ) -> list[tuple[Row, bool]]:
-    """Return the features of what was read, and whether it is right."""
+    """Return the features of what was read, alone or beside a draft, and whether it is right."""
     rows = []
-    for i, features in verifier.span_features(evidence).items():
+    for i, features in verifier.span_features(evidence, draft).items():
         text = evidence.readings[i].text
         right = asked.answerable and f1(text, asked.case.answers, asked.case.language) >= RIGHT_F1
         row = (features, int(right), asked.case.cluster)
@@ -409,9 +401,6 @@ def main() -> None:
     parser.add_argument("--wrong", type=float, default=0.15, help="share of answers, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
-    parser.add_argument(
-        "--reader", choices=("first", "last"), default="first", help="as reader.answers"
-    )
     parser.add_argument("--read", type=Path, help="folder of a trained read head")
     parser.add_argument("--verify", type=Path, help="folder of a trained verify head")
     parser.add_argument("--out", type=Path, default=Path("model/calibration.json"))
@@ -432,11 +421,12 @@ def main() -> None:
         "statement": {},
         "answer": {},
         "span": {},
+        "span_beside": {},
         "abstain_below": {},
         "provenance": {
             "command": f"python -m benchmarks.calibrate --questions {arguments.questions}"
-            f" --statements {arguments.statements} --reader {arguments.reader}"
-            f" --wrong {arguments.wrong} --seed {arguments.seed}",
+            f" --statements {arguments.statements} --wrong {arguments.wrong}"
+            f" --seed {arguments.seed}",
             "commit": subprocess.run(
                 ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
             ).stdout.strip(),
@@ -465,16 +455,13 @@ class Questions:
     language: str
     asked: Sequence[Asked]
     evidence: Sequence[QuestionEvidence]
-    verifier: HeadVerifier
-    drafter: Drafter
     wrong: float
     result: dict[str, Any]
     figures: dict[str, Any]
 
-    def only(self, places: Sequence[int]) -> "Questions":
-        """Return those at some places."""
-        asked, evidence = [self.asked[i] for i in places], [self.evidence[i] for i in places]
-        return replace(self, asked=asked, evidence=evidence)
+
+# Of each question the best score of a candidate that the fit did not see, and whether it is right.
+Best = list[tuple[float, bool]]
 
 
 def fit_language(
@@ -486,10 +473,10 @@ def fit_language(
     arguments: argparse.Namespace,
     result: dict[str, Any],
 ) -> None:
-    """Fit what tells of sentences, and each way of answering.
+    """Fit what tells of sentences, of spans, of both candidates of an answer, and of quotations.
 
-    Without a generator every question comes to the reader, and what it leaves is quoted or not, so
-    both are fitted to that; drafts to all questions, or to those that a reader before them leaves.
+    A question is answered by the likelier of its draft and of what was read beside it, so both
+    have one threshold. What that leaves is quoted or not.
     """
     figures: dict[str, Any] = {}
     cases = choose_cases(data, language, arguments.questions, arguments.seed)
@@ -507,12 +494,12 @@ def fit_language(
     evidence = [verifier.weigh(a.case.question, p) for a, p in zip(asked, found, strict=True)]
     print(language, "sentences", len(rows), figures, flush=True)
 
-    questions = Questions(
-        language, asked, evidence, verifier, drafter, arguments.wrong, result, figures
-    )
-    span, read_out = fit_spans(questions)
-    left = [i for i, (score, _) in enumerate(read_out) if score < span.threshold]
-    fit_answers(questions.only(left) if arguments.reader == "first" else questions)
+    questions = Questions(language, asked, evidence, arguments.wrong, result, figures)
+    span = fit_spans(questions, verifier)
+    if span is not None:
+        verifier = verifier_with(replace(calibration, span={language: span}))
+    answered = fit_answers(questions, [drafter.draft(one) for one in evidence], verifier)
+    left = [i for i, is_answered in enumerate(answered) if not is_answered]
     quoted = best_sentences(rough, rows, unseen)
     best = [quoted[i] for i in left]
     sentence = with_threshold(sentence, risk_threshold(best, arguments.wrong))
@@ -526,86 +513,99 @@ def fit_language(
     print(language, "quotations", figures, flush=True)
 
 
-def fit_answers(questions: Questions) -> None:
-    """Fit the function of drafted claims, its threshold to what it says of unseen paragraphs."""
-    language, verifier = questions.language, questions.verifier
-    drafts = [questions.drafter.draft(evidence) for evidence in questions.evidence]
-    by_question = [
-        answer_rows(asked, evidence, draft, verifier)
-        for asked, evidence, draft in zip(
-            questions.asked, questions.evidence, drafts, strict=True
-        )
-    ]  # fmt: skip
-    rows = [row for found in by_question for row, grounded in found if grounded]
-    names = [name for name in rows[0][0] if not name.endswith(RULED)]
-    waiting = iter(zip(cross_validated(rows, names), rows, strict=True))
-    outcomes: list[tuple[float, bool] | None] = []  # of each question; None: refused
-    tops = []  # of the questions that a draft answers rightly, how likely the best sentence was
-    for found, draft, evidence in zip(by_question, drafts, questions.evidence, strict=True):
-        own = [next(waiting) for _, grounded in found if grounded]
-        scored = ((score, bool(right)) for score, (_, right, _) in own)
-        outcomes.append(None if is_refusal(draft.text) else max(scored, default=(0.0, False)))
-        tops += [evidence.best()[1] for _, (_, right, _) in own if right]
-    best = [one for one in outcomes if one is not None]
-    function = with_threshold(fit(rows, names), risk_threshold(best, questions.wrong))
-    questions.result["answer"][language] = as_json(function)
-    low = sorted(tops)[int(0.02 * len(tops))] if tops else 0.0
-    questions.result["abstain_below"][language] = round(low, 4)
-    refused = [a for a, one in zip(questions.asked, outcomes, strict=True) if one is None]
-    questions.figures.update(
-        {
-            f"drafts_{language}": len(outcomes),
-            f"drafts_refused_{language}": len(refused),
-            f"drafts_refused_rightly_{language}": sum(not one.answerable for one in refused),
-            f"drafts_right_{language}": sum(right for _, right in best),
-            f"drafts_grounded_{language}": len(rows),
-            f"answer_auroc_{language}": round(auroc(*zip(*best, strict=True)), 4),
-            **coverage_figures("answer", language, best, function.threshold, len(outcomes)),
-            **coverage_at_shares("answer", language, best, len(outcomes)),
-        }
-    )
-    print(language, "answers", questions.figures, flush=True)
-
-
-def fit_spans(questions: Questions) -> tuple[Logistic, list[tuple[float, bool]]]:
-    """Return the function of what was read, and each question's best score and whether it is right.
-
-    Scores are those of functions that were fitted without the question's paragraph. Without a
-    reader nothing is read.
-    """
-    language, verifier = questions.language, questions.verifier
+def fit_spans(questions: Questions, verifier: HeadVerifier) -> Logistic | None:
+    """Return the function of what was read before there is a draft, None without a reader."""
+    language = questions.language
     if not any(evidence.readings for evidence in questions.evidence):
-        return Logistic(0.0, {}, 1.0), [(0.0, False) for _ in questions.asked]
+        return None
     by_question = [
-        span_rows(asked, evidence, verifier)
+        span_rows(asked, evidence, None, verifier)
         for asked, evidence in zip(questions.asked, questions.evidence, strict=True)
     ]
-    rows = [row for found in by_question for row, grounded in found if grounded]
-    names = [name for name in rows[0][0] if not name.endswith(SAME_FOR_SPANS)]
-    waiting = iter(zip(cross_validated(rows, names), rows, strict=True))
-    best = []
-    for found in by_question:
-        own = [next(waiting) for _, grounded in found if grounded]
-        scored = ((score, bool(right)) for score, (_, right, _) in own)
-        best.append(max(scored, default=(0.0, False)))
-    function = with_threshold(fit(rows, names), risk_threshold(best, questions.wrong))
+    function, best = fit_candidates(by_question, SAME_FOR_SPANS)
+    function = with_threshold(function, risk_threshold(best, questions.wrong))
     questions.result["span"][language] = as_json(function)
+    note(questions, "span", best, function.threshold)
+    return function
+
+
+def fit_answers(
+    questions: Questions, drafts: Sequence[Draft], verifier: HeadVerifier
+) -> list[bool]:
+    """Fit drafted claims and what was read beside them; return which questions are answered.
+
+    Thresholds are fitted to what the functions say of paragraphs that they did not see.
+    """
+    language = questions.language
+    everything = list(zip(questions.asked, questions.evidence, drafts, strict=True))
+    drafted = [answer_rows(*one, verifier) for one in everything]
+    answer, best_drafts = fit_candidates(drafted, RULED)
+    best = best_drafts
+    if language in questions.result["span"]:
+        spans = [span_rows(*one, verifier) for one in everything]
+        beside, best_spans = fit_candidates(spans, SAME_FOR_SPANS)
+        best = [max(pair) for pair in zip(best_drafts, best_spans, strict=True)]
+        threshold = risk_threshold(best, questions.wrong)
+        questions.result["span_beside"][language] = as_json(with_threshold(beside, threshold))
+        note(questions, "span_beside", best_spans, threshold)
+    threshold = risk_threshold(best, questions.wrong)
+    questions.result["answer"][language] = as_json(with_threshold(answer, threshold))
+    tops = [
+        evidence.best()[1]
+        for evidence, (_, right) in zip(questions.evidence, best, strict=True)
+        if right
+    ]  # of the questions that are answered rightly, how likely the best sentence was
+    low = sorted(tops)[int(0.02 * len(tops))] if tops else 0.0
+    questions.result["abstain_below"][language] = round(low, 4)
+    refused = [a for a, draft in zip(questions.asked, drafts, strict=True) if draft.is_refusal]
     questions.figures.update(
         {
-            f"spans_{language}": len(rows),
-            f"span_right_{language}": round(float(np.mean([right for _, right in best])), 4),
-            f"span_auroc_{language}": round(auroc(*zip(*best, strict=True)), 4),
-            **coverage_figures("span", language, best, function.threshold, len(best)),
-            **coverage_at_shares("span", language, best, len(best)),
+            f"questions_{language}": len(drafts),
+            f"drafts_refused_{language}": len(refused),
+            f"drafts_refused_rightly_{language}": sum(not one.answerable for one in refused),
         }
     )
-    print(language, "spans", questions.figures, flush=True)
-    return function, best
+    note(questions, "draft", best_drafts, threshold)
+    note(questions, "answer", best, threshold)
+    return [score >= threshold for score, _ in best]
+
+
+def fit_candidates(
+    by_question: Sequence[Sequence[tuple[Row, bool]]], without: tuple[str, ...]
+) -> tuple[Logistic, Best]:
+    """Return a function fitted to the grounded candidates, and each question's best candidate.
+
+    Args:
+        by_question: Candidates of each question, and whether each is grounded by the rules.
+        without: Ends of the names of features that say nothing here.
+    """
+    rows = [row for found in by_question for row, grounded in found if grounded]
+    names = [name for name in rows[0][0] if not name.endswith(without)]
+    scores = iter(cross_validated(rows, names))
+    best = []
+    for found in by_question:
+        own = [(next(scores), bool(right)) for (_, right, _), grounded in found if grounded]
+        best.append(max(own, default=(0.0, False)))
+    return fit(rows, names), best
+
+
+def note(questions: Questions, kind: str, best: Best, threshold: float) -> None:
+    """Note how well the candidates of a kind do, alone."""
+    language = questions.language
+    questions.figures.update(
+        {
+            f"{kind}_right_{language}": round(float(np.mean([right for _, right in best])), 4),
+            f"{kind}_auroc_{language}": round(auroc(*zip(*best, strict=True)), 4),
+            **coverage_figures(kind, language, best, threshold, len(best)),
+            **coverage_at_shares(kind, language, best, len(best)),
+        }
+    )
+    print(language, kind, questions.figures, flush=True)
 
 
 def best_sentences(
     evidence: Sequence[QuestionEvidence], rows: Sequence[Row], scores: Sequence[float]
-) -> list[tuple[float, bool]]:
+) -> Best:
     """Return each question's highest score of a sentence, and whether that sentence is right."""
     best = []
     start = 0
@@ -620,7 +620,7 @@ def best_sentences(
 def coverage_figures(
     kind: str,
     language: str,
-    scored: Sequence[tuple[float, bool]],
+    scored: Best,
     threshold: float,
     questions: int,
 ) -> dict[str, Any]:
@@ -632,9 +632,7 @@ def coverage_figures(
     }
 
 
-def coverage_at_shares(
-    kind: str, language: str, scored: Sequence[tuple[float, bool]], questions: int
-) -> dict[str, float]:
+def coverage_at_shares(kind: str, language: str, scored: Best, questions: int) -> dict[str, float]:
     """Return the share of questions answered at other shares of wrong answers."""
     found = {}
     for share in (0.05, 0.10, 0.15, 0.20, 0.30):

@@ -12,9 +12,12 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from app.bases import load_adapter
 from app.settings import load_settings
 from ingest.errors import UsageError
+from model.adapters import read_adapter, require_base
 from model.prompts import TRAINED
 from model.training.loop import TrainingOptions, pick_device, train
 from model.training.lora import LoraOptions, add_lora, save_adapter
@@ -27,10 +30,9 @@ def main() -> None:
     options = _arguments()
     folder = prepare_gemma_folder(load_settings().home)
     model, tokenizer = load_base(folder, device=str(pick_device(options.device)))
-    lora = LoraOptions(rank=options.rank, alpha=2.0 * options.rank)
     base = {"name": DEFAULT_GENERATOR, "sha256": GEMMA_GGUF.source_sha256}
     task = CausalTask(
-        add_lora(model, lora, seed=options.seed),
+        _adapted(model, options),
         tokenizer,
         read_examples(options.rows / "train.jsonl", options.limit),
         read_examples(options.rows / "dev.jsonl", options.dev_limit),
@@ -55,6 +57,7 @@ def main() -> None:
         "role": "answer",
         "base": base,
         "prompt": asdict(TRAINED),
+        "start": read_adapter(options.start).sha256 if options.start else None,
         "manifest": json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {},
     }
     save_adapter(
@@ -65,6 +68,15 @@ def main() -> None:
         facts=facts,
     )
     print(f"{options.out / 'adapter'}: {record.steps} steps, {record.seconds:.0f} s")
+
+
+def _adapted(model: Any, options: argparse.Namespace) -> Any:  # noqa: ANN401 - peft ships no types
+    """Return the model with a fresh adapter, or with the one that goes on learning."""
+    if options.start is None:
+        lora = LoraOptions(rank=options.rank, alpha=2.0 * options.rank)
+        return add_lora(model, lora, seed=options.seed)
+    require_base(read_adapter(options.start), DEFAULT_GENERATOR, GEMMA_GGUF.source_sha256)
+    return load_adapter(model, options.start)
 
 
 def read_examples(path: Path, limit: int | None) -> list[Example]:
@@ -88,6 +100,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=Path, required=True, help="folder of train and dev rows")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="adapter that goes on learning")
     parser.add_argument("--limit", type=int, help="train rows; default: all")
     parser.add_argument("--dev-limit", type=int, default=60)
     parser.add_argument("--rank", type=int, default=16)

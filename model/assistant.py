@@ -1,7 +1,7 @@
 """The one route from a question to an `Answer`: search, read, generate, judge.
 
-What a trained reader is sure of answers at once, in a passage's own words; else the generator
-drafts, and what the verifier supports of its claims is the answer; else, unless it refused, the
+A trained reader reads an answer in a passage's own words, the generator drafts one, and the
+likelier of those that the verifier supports is the answer; else, unless the draft refused, the
 likeliest sentence is quoted, or nothing is said. Knows nothing of the screen or the shell.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ingest.errors import QuestionError, UsageError
 from model.answers import Answer, Citation, Claim, Status
-from model.claims import DraftClaim, is_refusal, marked, read
+from model.claims import Draft, DraftClaim, marked, read
 from model.evidence import Sentence
 from model.generators import Decoding, Generator
 from model.prompts import Prompt, PromptOptions, build_prompt, pack
@@ -85,7 +85,7 @@ class Assistant:
         prompt: PromptOptions | None = None,
         decoding: Decoding | None = None,
         top_k: int = 5,
-        reads_first: bool = True,
+        reads_first: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -96,8 +96,8 @@ class Assistant:
             prompt: What goes into the prompt.
             decoding: How the draft is decoded.
             top_k: Passages a question.
-            reads_first: What a trained reader is sure of is the answer, and nothing is generated;
-                else the reader is asked only where the draft holds nothing.
+            reads_first: What a trained reader alone is sure of is the answer at once, and nothing
+                is generated; else there is always a draft to compare it with.
         """
         self._generator = generator
         self._verifier = verifier
@@ -150,23 +150,18 @@ class Assistant:
         yield Retrieved(found)
         with timings.stage("evidence"):
             evidence = self._verifier.weigh(question, found)
-            span = self._read(evidence)
-        if span and self._reads_first:
+            span = self._read(evidence) if self._reads_first else None
+        if span:
             yield Finished(_answer(evidence, [span], found, "supported", timings.close()))
             return
-        draft, scores = "", list[float]()
+        text, scores = "", list[float]()
         if evidence.best()[1] >= self._calibration.abstain_below[evidence.language]:
             for piece in self._draft(evidence, timings, scores):
-                draft += piece
+                text += piece
                 yield Drafted(piece)
         with timings.stage("verify"):
-            drafted = read(draft, [passage.number for passage in found])
-            confidence = sum(scores) / len(scores) if scores else None
-            claims = [c for one in drafted if (c := self._judge(evidence, one, confidence))]
-            status = _status(claims, drafted)
-            refused = is_refusal(draft)  # what a generator would not answer is not quoted either
-            if not claims and not refused and (own_words := span or self._quotation(evidence)):
-                claims, status = [own_words], "supported"
+            draft = Draft(text, sum(scores) / len(scores) if scores else None)
+            claims, status = self._verified(evidence, draft)
         yield Finished(_answer(evidence, claims, found, status, timings.close()))
 
     def _find(
@@ -219,6 +214,19 @@ class Assistant:
         text = " ".join(claim.text for claim in claims)
         yield Finished(Answer(question, text, claims, (), "unverified", timings.close()))
 
+    def _verified(self, evidence: QuestionEvidence, draft: Draft) -> tuple[list[Claim], Status]:
+        """Return the likelier of what a draft says and what was read, else a quotation."""
+        drafted = read(draft.text, list(evidence.by_passage()))
+        judged = (self._judge(evidence, one, draft.confidence) for one in drafted)
+        claims = [claim for claim in judged if claim]
+        span = self._read(evidence, draft if draft.text.strip() else None)
+        if span and span.support > max((claim.support for claim in claims), default=0.0):
+            return [span], "supported"
+        # What a generator would not answer is not quoted either.
+        if not claims and not draft.is_refusal and (quotation := self._quotation(evidence)):
+            return [quotation], "supported"
+        return claims, _status(claims, drafted)
+
     def _judge(
         self, evidence: QuestionEvidence, drafted: DraftClaim, confidence: float | None
     ) -> Claim | None:
@@ -228,9 +236,9 @@ class Assistant:
             return None
         return Claim(drafted.text, tuple(map(_cite, verdict.sentences)), verdict.support)
 
-    def _read(self, evidence: QuestionEvidence) -> Claim | None:
-        """Return the answer that a trained reader is sure enough of."""
-        found = self._verifier.read_answer(evidence)
+    def _read(self, evidence: QuestionEvidence, draft: Draft | None = None) -> Claim | None:
+        """Return the answer that a trained reader is sure enough of, alone or beside a draft."""
+        found = self._verifier.read_answer(evidence, draft)
         if found is None or not found.verdict.supported:
             return None
         citations = tuple(map(_cite, found.verdict.sentences))

@@ -34,6 +34,19 @@ class DraftClaim:
     cited: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a generator wrote, and how sure it was of it."""
+
+    text: str
+    confidence: float | None = None  # mean natural log-probability of its tokens, if known
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it says that the passages do not hold the answer."""
+        return is_refusal(self.text)
+
+
 def read(draft: str, passage_numbers: Sequence[int]) -> list[DraftClaim]:
     """Return the claims of a draft in order; refusals are none."""
     # A mark that follows the full stop belongs to the sentence before it.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model import evidence as ev
+from model.claims import Draft, read
 from model.cross_encoder import CrossEncoder
 from model.evidence import Sentence
 from model.verifier import (
@@ -28,7 +29,9 @@ from model.verifier import (
     SpanAnswer,
     SpanRead,
     Verdict,
+    agreement,
     is_grounded,
+    logit,
 )
 from retrieval.encoders import Encoder
 from retrieval.passages import Passage
@@ -118,31 +121,40 @@ class HeadVerifier(OverlapVerifier):
         rows = super().pair_features(pairs)
         return self._with_verified(rows, pairs)
 
-    def read_answer(self, evidence: QuestionEvidence) -> SpanAnswer | None:
+    def read_answer(
+        self, evidence: QuestionEvidence, draft: Draft | None = None
+    ) -> SpanAnswer | None:
         """Return the likeliest answer that was read in the passages, None without a reader."""
-        function = self.calibration.span.get(evidence.language)
+        language = evidence.language
+        function = self.calibration.span.get(language)
+        if draft is not None:
+            function = self.calibration.span_beside.get(language, function)
         if function is None:
             return None
         answers = []
-        for i, features in self.span_features(evidence).items():
+        for i, features in self.span_features(evidence, draft).items():
             support = function.probability(features)
             supported = support >= function.threshold and is_grounded(features, HELD_SHARE)
             verdict = Verdict(support, supported, (evidence.sentences[i],))
             answers.append(SpanAnswer(evidence.readings[i].text, verdict))
         return max(answers, key=lambda answer: answer.verdict.support, default=None)
 
-    def span_features(self, evidence: QuestionEvidence) -> dict[int, dict[str, float]]:
+    def span_features(
+        self, evidence: QuestionEvidence, draft: Draft | None = None
+    ) -> dict[int, dict[str, float]]:
         """Return what is known of the likeliest spans that were read, by their sentence."""
-        read = evidence.readings
-        order = sorted((i for i, one in enumerate(read) if one.text), key=lambda i: -read[i].margin)
+        readings = evidence.readings
+        spans = [ev.normalise(one.text) for one in readings]
+        read_out = [i for i, span in enumerate(spans) if span]
         found = {}
-        for i in order[:SPANS]:
-            features = self.claim_features(evidence, read[i].text, [[i]])[0]
-            others = [one for one in read if ev.normalise(one.text) != ev.normalise(read[i].text)]
+        for i in sorted(read_out, key=lambda i: -readings[i].margin)[:SPANS]:
+            features = self._known(evidence, readings[i].text, [[i]])[0]
+            others = [one for one, span in zip(readings, spans, strict=True) if span != spans[i]]
             most = max((one.margin for one in others), default=-MOST_MARGIN)
             found[i] = features | {
-                "reader_lead": read[i].margin - most,  # over all that say something else
-                "repeated": math.log(len(read) - len(others)),
+                "reader_lead": readings[i].margin - most,  # over all that say something else
+                "repeated": math.log(len(readings) - len(others)),
+                **(_beside(readings[i].text, draft) if draft else {}),
             }
         return found
 
@@ -155,7 +167,16 @@ class HeadVerifier(OverlapVerifier):
     ) -> list[dict[str, float]]:
         """Return what is known of a claim at each place, a place being one or two sentences."""
         known = {"confidence": UNKNOWN_CONFIDENCE if confidence is None else confidence}
-        rows = [row | known for row in super().claim_features(evidence, claim, places)]
+        own_words = self.read_answer(evidence)
+        if own_words is not None:  # how likely the reader alone has the answer
+            known["span"] = logit(own_words.verdict.support)
+        return [row | known for row in self._known(evidence, claim, places)]
+
+    def _known(
+        self, evidence: QuestionEvidence, claim: str, places: Sequence[Sequence[int]]
+    ) -> list[dict[str, float]]:
+        """Return what is known of a claim at each place, whoever makes it."""
+        rows = super().claim_features(evidence, claim, places)
         statement = f"{evidence.question} {claim}"  # the form it was trained on
         texts = [" ".join(evidence.sentences[i].text for i in sorted(at)) for at in places]
         return self._with_verified(rows, [(statement, text) for text in texts])
@@ -168,6 +189,17 @@ class HeadVerifier(OverlapVerifier):
             return rows
         logits = np.clip(self._heads.verify.score(pairs), -MOST_MARGIN, MOST_MARGIN)
         return [row | {"verified": float(logit)} for row, logit in zip(rows, logits, strict=True)]
+
+
+def _beside(span: str, draft: Draft) -> dict[str, float]:
+    """Return what a draft tells of a span: does it say the same, and how sure is it of itself?"""
+    sure = math.exp(UNKNOWN_CONFIDENCE if draft.confidence is None else draft.confidence)
+    shares = [agreement(span, claim.text) for claim in read(draft.text, ())]
+    return {
+        "draft_refuses": sure * draft.is_refusal,
+        "draft_answers": sure * bool(shares),
+        "draft_agrees": max(shares, default=0.0),
+    }
 
 
 def _within(passage: Passage, sentence: Sentence) -> tuple[int, int]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from ingest.languages import question_language, split_sentences
 from model import evidence as ev
+from model.claims import Draft
 from retrieval.encoders import Encoder, Vectors
 from retrieval.passages import Passage
 
@@ -63,6 +64,7 @@ class Calibration:
     abstain_below: Mapping[str, float]  # no sentence this likely: abstain before generating
     provenance: Mapping[str, Any] = field(default_factory=dict)
     span: Mapping[str, Logistic] = field(default_factory=dict)  # is what was read the answer?
+    span_beside: Mapping[str, Logistic] = field(default_factory=dict)  # and beside a draft?
 
 
 @lru_cache(maxsize=1)
@@ -82,7 +84,7 @@ def read_calibration(text: str) -> Calibration:
     record = json.loads(text)
     functions = {
         name: {language: Logistic(**values) for language, values in record.get(name, {}).items()}
-        for name in ("sentence", "statement", "answer", "span")
+        for name in ("sentence", "statement", "answer", "span", "span_beside")
     }
     return Calibration(
         **functions, abstain_below=record["abstain_below"], provenance=record["provenance"]
@@ -144,8 +146,15 @@ class Verifier(Protocol):
         """
         ...
 
-    def read_answer(self, evidence: "QuestionEvidence") -> SpanAnswer | None:
-        """Return the likeliest answer that was read in the passages, None without a reader."""
+    def read_answer(
+        self, evidence: "QuestionEvidence", draft: Draft | None = None
+    ) -> SpanAnswer | None:
+        """Return the likeliest answer that was read in the passages, None without a reader.
+
+        Args:
+            evidence: What `weigh` returned.
+            draft: What the generator wrote, which tells more of what was read; None before.
+        """
         ...
 
 
@@ -239,9 +248,11 @@ class OverlapVerifier:
                 return best
         return max(verdicts.values(), key=_support, default=Verdict(0.0, supported=False))
 
-    def read_answer(self, evidence: "QuestionEvidence") -> SpanAnswer | None:
+    def read_answer(
+        self, evidence: "QuestionEvidence", draft: Draft | None = None
+    ) -> SpanAnswer | None:
         """Return None: it takes a trained reader to find an answer's very words."""
-        del evidence
+        del evidence, draft
         return None
 
     def claim_features(
@@ -467,18 +478,18 @@ def answer_features(
     text = "\n".join(evidence.sentences[i].text for i in located)
     claim_terms = ev.content_terms(claim)
     others = (r for i, r in enumerate(evidence.relevance) if i not in located)
-    relevance = _logit(evidence.relevance[first])
+    relevance = logit(evidence.relevance[first])
     nearest = evidence.sentences[first].text
     read = {}
     if evidence.readings:
         best = max((evidence.readings[i] for i in located), key=lambda one: one.margin)
-        read = {"reader": best.margin, "reader_agrees": _agreement(claim, best.text)}
+        read = {"reader": best.margin, "reader_agrees": agreement(claim, best.text)}
     return {
         **read,
         **_shared(claim, claim_terms, text, nearest, known=evidence.question),
         "verbatim": float(ev.normalise(claim).strip(" .。") in ev.normalise(text)),
         "relevance": relevance,
-        "lead": relevance - _logit(max(others, default=0.01)),
+        "lead": relevance - logit(max(others, default=0.01)),
         "similarity": evidence.similarities[first],
         "type": ev.type_match(evidence.question, claim),
         "echo": ev.coverage(claim_terms, evidence.question_terms),
@@ -487,13 +498,13 @@ def answer_features(
     }
 
 
-def _agreement(claim: str, read: str) -> float:
+def agreement(claim: str, read: str) -> float:
     """Return how much a claim and a span that was read are the same words: F1 of their terms."""
     ours, theirs = set(ev.content_terms(claim)), set(ev.content_terms(read))
     return 2 * len(ours & theirs) / max(1, len(ours) + len(theirs))
 
 
-def _logit(probability: float) -> float:
+def logit(probability: float) -> float:
     """Return log(p / (1 - p)), kept within +-6."""
     clipped = min(max(probability, 0.0025), 0.9975)
     return math.log(clipped / (1 - clipped))

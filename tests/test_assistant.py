@@ -13,6 +13,7 @@ from model.assistant import (
     Finished,
     Retrieved,
 )
+from model.claims import Draft
 from model.generators import ScriptedGenerator
 from model.verifier import OverlapVerifier, QuestionEvidence, SpanAnswer, Verdict
 from retrieval.encoders import HashingEncoder
@@ -108,23 +109,26 @@ def test_the_stream_tells_passages_then_draft_then_the_same_answer() -> None:
 class ReadingVerifier(OverlapVerifier):
     """The training-free verifier with a reader that always reads the same."""
 
-    def __init__(self, text: str, *, sure: bool) -> None:
+    def __init__(self, text: str, support: float, *, sure: bool) -> None:
         super().__init__(HashingEncoder(), plain_calibration())
-        self.text, self.sure = text, sure
+        self.text, self.support, self.sure = text, support, sure
+        self.drafts: list[Draft | None] = []  # beside which it was asked
 
-    def read_answer(self, evidence: QuestionEvidence) -> SpanAnswer:
-        return SpanAnswer(self.text, Verdict(0.9, self.sure, (evidence.sentences[0],)))
+    def read_answer(self, evidence: QuestionEvidence, draft: Draft | None = None) -> SpanAnswer:
+        self.drafts.append(draft)
+        return SpanAnswer(self.text, Verdict(self.support, self.sure, (evidence.sentences[0],)))
 
 
 def reading(
-    reply: str, *, sure: bool = True, first: bool = True
+    reply: str, support: float = 0.99, *, sure: bool = True, first: bool = True
 ) -> tuple[Answer, list[Event], int]:
     generator = ScriptedGenerator(default=reply)
-    one = Assistant(
-        generator=generator, verifier=ReadingVerifier("Ola Fenn", sure=sure), reads_first=first
-    )
+    verifier = ReadingVerifier("Ola Fenn", support, sure=sure)
+    one = Assistant(generator=generator, verifier=verifier, reads_first=first)
     events = list(one.stream(QUESTION, passages=passages()))
     assert isinstance(events[-1], Finished)
+    known = [draft.text for draft in verifier.drafts if draft]
+    assert known == ([reply] if generator.prompts and reply else [])
     return events[-1].answer, events, len(generator.prompts)
 
 
@@ -143,12 +147,22 @@ def test_what_the_reader_is_unsure_of_is_left_to_the_generator() -> None:
     assert not answer.claims[0].is_span
 
 
-def test_a_reader_that_comes_last_answers_only_where_the_draft_fails() -> None:
-    answer, _, prompts = reading("in 1931 [1]", first=False)
-    assert (answer.text, prompts) == ("in 1931 [1]", 1)
-    answer, _, prompts = reading("Marta Lindqvist [1]", first=False)
+def test_of_a_draft_and_what_was_read_the_likelier_is_the_answer() -> None:
+    drafted, _, prompts = reading("in 1931 [1]", 0.01, first=False)
+    assert (drafted.text, prompts) == ("in 1931 [1]", 1)
+    least = drafted.claims[0].support
+    assert reading("in 1931 [1]", least - 0.01, first=False)[0].text == "in 1931 [1]"
+    read_out = reading("in 1931 [1]", min(1.0, least + 0.01), first=False)[0]
+    assert (read_out.text, read_out.status) == ("Ola Fenn [1]", "supported")
+    assert read_out.claims[0].is_span
+
+
+@pytest.mark.parametrize("reply", ["Marta Lindqvist [1]", "The passages do not say.", ""])
+def test_what_was_read_answers_where_the_draft_holds_nothing(reply: str) -> None:
+    answer, _, prompts = reading(reply, 0.01, first=False)
     assert (answer.text, prompts) == ("Ola Fenn [1]", 1)
-    assert answer.claims[0].is_span
+    unsure, _, _ = reading("The passages do not say.", sure=False, first=False)
+    assert unsure.status == "abstained"  # nor is anything quoted
 
 
 def test_from_memory_is_never_supported() -> None:

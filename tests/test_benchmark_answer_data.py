@@ -51,7 +51,7 @@ def test_two_builds_write_the_same_files(
     monkeypatch.setattr(build_answer_data, "is_dev", {row.group for row in ROWS[:5]}.__contains__)
     for run in ("first", "second"):
         options = ["--data", tmp_path / "data", "--out", tmp_path / run, "--home", weights_home]
-        arguments = [*map(str, options), "--rows", "16", "--dev", "4"]
+        arguments = [*map(str, options), "--rows", "16", "--dev", "4", "--refusals", "0.25"]
         result = CliRunner().invoke(main, arguments, catch_exceptions=False)
         assert result.exit_code == 0
     manifest = json.loads((tmp_path / "first" / "manifest.json").read_text("utf-8"))
@@ -63,6 +63,7 @@ def test_two_builds_write_the_same_files(
         sides[side] = [json.loads(line) for line in written.decode().splitlines()]
         assert manifest[side]["examples"] == len(sides[side])
     assert len(sides["train"]) == 16
+    assert manifest["options"]["mixture"]["gold"] > 0.5  # more answers than by default
     groups = [{row["group"] for row in rows} for rows in sides.values()]
     assert not groups[0] & groups[1]
     assert groups[1] <= {group.lower() for group in aside}

@@ -1,5 +1,6 @@
 """The trained verifier, with random heads: what joins the fitted features, and what stays above."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.claims import Draft
 from model.head_verifier import SPANS, HeadReader, Heads, HeadVerifier
 from model.verifier import MOST_MARGIN, Logistic
 from retrieval.encoders import OnnxEncoder
@@ -147,6 +149,44 @@ def test_spans_that_say_the_same_in_several_passages_count_as_repeated(
     assert max(row["repeated"] for row in judge.span_features(twice).values()) > 0
     everything = judge.weigh(QUESTION, given_passages(TEXTS * 3, QUESTION, encoder))
     assert len(judge.span_features(everything)) == SPANS
+
+
+def test_a_draft_tells_of_what_was_read(encoder: OnnxEncoder, heads: Heads) -> None:
+    judge = verifier(encoder, heads)
+    evidence = judge.weigh(QUESTION, given_passages(TEXTS[:1], QUESTION, encoder))
+    alone = judge.span_features(evidence)
+    read_out = {i: evidence.readings[i].text for i in alone}
+    place, text = next(iter(read_out.items()))
+    same = judge.span_features(evidence, Draft(f"{text} [1]", -0.1))[place]
+    assert same.items() > alone[place].items()
+    assert (same["draft_agrees"], same["draft_refuses"]) == (1.0, 0.0)
+    assert same["draft_answers"] == pytest.approx(math.exp(-0.1))
+    other = judge.span_features(evidence, Draft("Zyx [1]", -0.1))[place]
+    assert other["draft_agrees"] == 0.0
+    refusal = judge.span_features(evidence, Draft("The passages do not say.", -0.2))[place]
+    assert refusal["draft_refuses"] == pytest.approx(math.exp(-0.2))
+    assert (refusal["draft_agrees"], refusal["draft_answers"]) == (0.0, 0.0)
+
+
+def test_beside_a_draft_another_function_is_in_force(encoder: OnnxEncoder, heads: Heads) -> None:
+    draft = Draft("The passages do not say.")
+    alone = Logistic(0.0, {}, threshold=0.4)
+    beside = Logistic(0.0, {"draft_refuses": -9.0}, threshold=0.4)
+    for functions, supported in (({"span": alone}, True), ({"span_beside": beside}, False)):
+        judge = with_functions(encoder, heads, **({"span": alone} | functions))
+        evidence = judge.weigh(QUESTION, given_passages(TEXTS, QUESTION, encoder))
+        before, after = judge.read_answer(evidence), judge.read_answer(evidence, draft)
+        assert before is not None and after is not None
+        assert (before.verdict.supported, after.verdict.supported) == (True, supported)
+
+
+def test_what_the_reader_alone_thinks_tells_of_a_draft(encoder: OnnxEncoder, heads: Heads) -> None:
+    judge = with_functions(encoder, heads, span=Logistic(1.5, {}))
+    evidence = judge.weigh(QUESTION, given_passages(TEXTS, QUESTION, encoder))
+    (features,) = judge.claim_features(evidence, "Ola Fenn", [[0]])
+    assert features["span"] == pytest.approx(1.5)
+    (without,) = verifier(encoder, heads).claim_features(evidence, "Ola Fenn", [[0]])
+    assert features.keys() - without.keys() == {"span"}
 
 
 def test_without_a_fitted_function_nothing_is_read(encoder: OnnxEncoder, heads: Heads) -> None:

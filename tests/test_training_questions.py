@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +116,15 @@ def claims(example: Example) -> list[tuple[str, int]]:
     """Return what the completion says, read as the assistant reads a draft."""
     found = read(example.completion, list(packed(example)))
     return [(claim.text.rstrip(".。"), *claim.cited) for claim in found]  # type: ignore[misc]
+
+
+def test_a_mixture_takes_another_share_of_refusals() -> None:
+    few = Mixture().with_refusals(0.125)
+    refusals = few.missing + few.partial + few.unanswerable
+    assert refusals == pytest.approx(0.125)
+    assert sum(asdict(few).values()) == pytest.approx(1)
+    assert few.missing / few.partial == pytest.approx(Mixture().missing / Mixture().partial)
+    assert few.gold / few.counterfactual == pytest.approx(Mixture().gold / Mixture().counterfactual)
 
 
 def test_the_default_mixture_is_balanced_and_sound(collection: Collection) -> None:

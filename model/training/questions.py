@@ -75,6 +75,20 @@ class Mixture:
     counterfactual: float = 0.12  # another answer stands in its place: the passage wins
     unanswerable: float = 0.14  # asked so that the paragraph does not answer it: refuse
 
+    def with_refusals(self, share: float) -> "Mixture":
+        """Return this mixture with another share of refusals (0..1), their kinds as before."""
+        refusals = self.missing + self.partial + self.unanswerable
+        answers = self.gold + self.contradiction + self.counterfactual
+        less, more = share / refusals, (1 - share) / answers
+        return Mixture(
+            gold=self.gold * more,
+            missing=self.missing * less,
+            partial=self.partial * less,
+            contradiction=self.contradiction * more,
+            counterfactual=self.counterfactual * more,
+            unanswerable=self.unanswerable * less,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
