@@ -1,4 +1,4 @@
-"""The command line: `tether ask`, `search`, `judge`, `chat`, what is in use, and the library.
+"""The command line: `tether ask`, `search`, `judge`, `chat`, `serve`, what is in use, the library.
 
 Every command reads the settings, builds the parts it needs and prints. Heavy imports stay inside
 the commands, so that `tether --help` answers at once.
@@ -17,6 +17,7 @@ from app.flags import Flags, collection_option, json_option, pass_flags, shown
 from app.keeping import LIBRARY
 from app.laboratory import LABORATORY
 from app.modelling import MODELLING
+from app.serving import serve
 from app.training import train
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def cli(
     context.obj = flags
 
 
-for command in [*LIBRARY, *MODELLING, *LABORATORY, train, feedback]:
+for command in [*LIBRARY, *MODELLING, *LABORATORY, train, feedback, serve]:
     cli.add_command(command)
 
 
@@ -270,23 +271,27 @@ def chat(
 ) -> None:
     """Serve the chat in the browser."""
     settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
-    from app.assembly import build_assistant, open_searcher
-    from app.chat import require_free_port, serve_chat
+    from app.serving import require_loopback, run
 
-    require_free_port(settings.chat.host, settings.chat.port)
-    encoder, store, searcher = open_searcher(settings)
-    assistant = build_assistant(settings, encoder=encoder, searcher=searcher)
-    documents = store.count_documents()
-    serve_chat(
-        assistant,
-        host=settings.chat.host,
-        port=settings.chat.port,
-        collection=settings.collection,
-        examples=examples,
-        ready=lambda url: click.echo(
-            f"{documents} documents in collection {settings.collection}; open {url}"
-        ),
-    )
+    require_loopback(settings.chat.host)
+    from app.page import listen, mount_page
+    from app.server import build_app
+    from app.service import Service
+    from retrieval.store import list_collections, require_collection
+
+    if collection is not None:
+        require_collection(settings.home, settings.collection)
+    with listen(settings.chat.host, settings.chat.port) as listening, Service(settings) as service:
+        known = {info.name: info.documents for info in list_collections(settings.home)}
+        documents = known.get(settings.collection, 0)
+        run(
+            build_app(service, mount=lambda app: mount_page(app, service, examples=examples)),
+            service,
+            listening,
+            ready=lambda url: click.echo(
+                f"{documents} documents in collection {settings.collection}; open {url}"
+            ),
+        )
 
 
 @cli.command()
