@@ -7,6 +7,7 @@ All paragraphs of a set become the documents of a collection, and the assistant 
 unless a set brings its own passages (`eval.question_sets`). Knows nothing of how an answer is made.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -124,11 +125,11 @@ class Asking:
     def _ask(self, trial: Trial[Case]) -> Measured:
         self._turn_to(trial.kind, trial.language)
         case = trial.subject
-        self._heard()  # a search before the question may not pass for it
-        answer = self._asker.ask(
-            case.question, passages=passages_for(case, self._bench, self._texts)
-        )
-        return measured(case, answer, self._heard())
+        self._heard()  # what was heard before may not pass for this question's prompt
+        started = time.perf_counter()
+        passages = passages_for(case, self._bench, self._texts)
+        answer = self._asker.ask(case.question, passages=passages)
+        return measured(case, answer, self._heard(), time.perf_counter() - started)
 
     def _turn_to(self, name: str, language: str) -> None:
         if self._at == (name, language):
@@ -143,12 +144,13 @@ class Asking:
         self._at = (name, language)
 
 
-def measured(case: Case, answer: Answer, prompt: str = "") -> Measured:
+def measured(case: Case, answer: Answer, prompt: str, seconds: float) -> Measured:
     """Return what is kept of an answer to a case, with the degenerate baselines on its passages."""
     row: Row = {**described(case), **answer_to_json(answer)}
     return replace(
         _kept(row, answer.text),
         prompt=prompt,
+        seconds=seconds,
         passages=tuple((passage.chunk.id, passage.score) for passage in answer.passages),
         citations=tuple(citation for claim in answer.claims for citation in claim.citations),
         baselines={name: _kept(of(row), "") for name, of in BASELINES.items()},

@@ -9,6 +9,7 @@ generator's model alone in float32. Knows nothing of how an answer is made.
 """
 
 import math
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ from eval.statistics import Estimate, bootstrap
 from eval.suite_pages import SECONDS, Column, Layout, mean_of
 from eval.suites import Laboratory, Measured, Request, Suite, Trial, Variant, hash_code
 from ingest.documents import content_id
+from model.answers import Answer
 from model.assistant import Assistant
 from retrieval.search import given_passages
 
@@ -128,20 +130,33 @@ class _Asked:
     def _read(self, row: Reading) -> Measured:
         case = row.case
         given = given_passages(row.passages, case.question, self._laboratory.encoder())
-        answer = self._assistant.ask(case.question, passages=given)
-        return measured(case, answer, self._laboratory.generator().heard())
+        answer, prompt, seconds = self._ask(
+            lambda assistant: assistant.ask(case.question, passages=given)
+        )
+        return measured(case, answer, prompt, seconds)
+
+    def _ask(self, ask: Callable[[Assistant], Answer]) -> tuple[Answer, str, float]:
+        """Return an answer, the prompt that the generator read for it, and its seconds."""
+        generator, assistant = self._laboratory.generator(), self._assistant  # loaded by now
+        generator.heard()  # what was heard before may not pass for this question's prompt
+        started = time.perf_counter()
+        answer = ask(assistant)
+        return answer, generator.heard(), time.perf_counter() - started
 
     def recall(self, trials: Sequence[Trial[Subject]]) -> list[Measured]:
         """Ask without passages, and score what became of the questions."""
         return [self._recall(one.subject) for one in trials if isinstance(one.subject, ClosedBook)]
 
     def _recall(self, row: ClosedBook) -> Measured:
-        answer = self._assistant.ask(row.case.question, retrieval=False)
+        answer, prompt, seconds = self._ask(
+            lambda assistant: assistant.ask(row.case.question, retrieval=False)
+        )
         said = {"always abstain": "", "repeats the question": row.case.question}
         return Measured(
             answer.text,
             recalled(row, answer.text),
-            prompt=self._laboratory.generator().heard(),
+            prompt=prompt,
+            seconds=seconds,
             baselines={name: Measured(text, recalled(row, text)) for name, text in said.items()},
         )
 

@@ -65,6 +65,7 @@ class Measured:
     passages: tuple[tuple[str, float], ...] = ()  # (chunk id, score)
     citations: tuple[Citation, ...] = ()
     confidence: float | None = None
+    seconds: float | None = None  # where a variant timed itself, say without loading what it needs
     # What something without any sense would have said to the same trial, by name. Where several
     # variants give one baseline of a trial, the first one is kept.
     baselines: "Mapping[str, Measured]" = field(default_factory=dict)
@@ -339,7 +340,8 @@ class _Runner(Generic[S]):
             return
         seconds = (time.perf_counter() - started) / len(block)
         for trial, measured in zip(block, found, strict=True):
-            self._add(variant, trial, measured, seconds)
+            own = seconds if measured.seconds is None else measured.seconds
+            self._add(variant, trial, measured, own)
 
     def _add(
         self, variant: Variant[S], trial: Trial[S], found: Measured | str, seconds: float

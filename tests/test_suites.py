@@ -182,6 +182,14 @@ def test_variants_take_what_they_can(tmp_path: Path) -> None:
     assert len(measured(run, f"{BASELINE}says nothing")) == 8  # once, whoever came first
 
 
+def test_a_variant_may_time_itself(tmp_path: Path) -> None:
+    def slow_to_load(trials: Sequence[Trial[int]]) -> list[Measured]:
+        return [Measured("", {}, seconds=float(one.subject)) for one in trials]
+
+    run = run_suite(suite(Variant("own", slow_to_load, block=4), trials=TRIALS[:4]), tmp_path)
+    assert sorted(one.seconds for one in run.samples) == [0, 1, 2, 3]
+
+
 def test_other_code_or_seed_is_another_run(tmp_path: Path) -> None:
     run_suite(suite(Variant("adder", Adder())), tmp_path)
     with pytest.raises(UsageError, match=r"another run \(code a, now b\).*choose another --out"):
