@@ -1,7 +1,7 @@
 """Measure serving: askers at once against `tether serve`, and a plain app beside it, in one run.
 
     python -m benchmarks.serving --seconds 60 --out build/serving.jsonl
-    python -m benchmarks.serving --stages tether --levels 1,16 --set reader.answers=last
+    python -m benchmarks.serving --stages tether --levels 1,16 --set reader.answers=beside
 
 Askers are threads, each asking the next question as soon as the last is answered; every level has
 its fixed seconds, and what is unfinished at the end is hung up and not counted. Level 1 is the
@@ -181,7 +181,7 @@ def tether(documents: list[Path], assignments: list[str]) -> Iterator[tuple[Ask,
 @contextmanager
 def peer(documents: list[Path]) -> Iterator[tuple[Ask, int]]:
     """Start the plain app over the documents; yield how to ask it, and its process number."""
-    from gradio_client import Client
+    from gradio_client import Client  # type: ignore[import-untyped]
 
     command = [sys.executable, "-m", "benchmarks.serving_peer", *map(str, documents)]
     with _process(command) as (number, url):

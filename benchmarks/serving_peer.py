@@ -41,7 +41,7 @@ def build(paths: list[Path], home: Path) -> Any:  # noqa: ANN401 - a gradio page
 
     folder = str(prepare_gemma_folder(home))
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     encoder = SentenceTransformer(str(prepare_e5_small(home)), device="cpu")
     splitter = RecursiveCharacterTextSplitter(chunk_size=CHARACTERS, chunk_overlap=0)
     pieces = [piece for text in texts_of(paths) for piece in splitter.split_text(text)]

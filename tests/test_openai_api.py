@@ -153,12 +153,13 @@ def test_users_take_turns_and_a_stream_that_is_left_frees_its_place(home: Path) 
         ):
 
             def ask(name: str) -> "Stream[ChatCompletionChunk]":
-                return client.chat.completions.create(
+                stream: Stream[ChatCompletionChunk] = client.chat.completions.create(
                     model="tether",
                     messages=[{"role": "user", "content": f"{QUESTION} ({name})"}],
                     stream=True,
                     user=name[:-1],
                 )
+                return stream
 
             def read(name: str, has_joined: threading.Event) -> None:
                 for _ in ask(name):

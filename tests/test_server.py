@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -72,11 +72,23 @@ def client(service: Service) -> Iterator[TestClient]:
         yield made
 
 
-def upload(client: TestClient, *files: tuple[str, bytes], **form: Any) -> httpx.Response:  # noqa: ANN401
+class Reply(Protocol):
+    """What is looked at of a response, of either HTTP client."""
+
+    @property
+    def status_code(self) -> int: ...
+
+    @property
+    def text(self) -> str: ...
+
+    def json(self) -> Any: ...  # noqa: ANN401 - any JSON value
+
+
+def upload(client: TestClient, *files: tuple[str, bytes], **form: str) -> Reply:
     return client.post("/api/ingest", files=[("files", file) for file in files], data=form)
 
 
-def error_of(response: httpx.Response, status: int) -> str:
+def error_of(response: Reply, status: int) -> str:
     """Return the message of an error, after checking its status and form."""
     assert response.status_code == status, response.text
     error = response.json()["error"]
@@ -118,7 +130,8 @@ class TestAsking:
         assert events[-1]["answer"]["text"] == DRAFT
 
     def test_given_passages_and_memory(self, client: TestClient) -> None:
-        body = {"question": QUESTION, "passages": [BRIDGE.decode()], "collection": "nowhere"}
+        body: dict[str, Any] = {"question": QUESTION, "collection": "nowhere"}
+        body["passages"] = [BRIDGE.decode()]
         assert client.post("/api/ask", json=body).json()["status"] == "supported"
         body = {"question": QUESTION, "retrieval": False}
         assert client.post("/api/ask", json=body).json()["status"] == "unverified"

@@ -383,7 +383,7 @@ def test_several_questions_at_once_with_the_real_models(
 ) -> None:
     del gemma_gguf  # only there to be prepared, or to skip
     flags = {
-        "home": str(weights_home), "reader.answers": "last", "decoding.max_new_tokens": "12",
+        "home": str(weights_home), "reader.answers": "beside", "decoding.max_new_tokens": "12",
         "generator.threads": "1",  # two that wait for each other crawl on a busy machine
     }  # fmt: skip
     settings = load_settings(flags, {})
