@@ -132,7 +132,7 @@ def _reply(turn: Turn, key: str, position: int) -> str:
 
 def rejected(turn: Turn) -> list[str]:
     """Return the sentences of the draft that the verifier turned down, in order."""
-    if turn.answer is None or turn.answer.status not in ("partial", "abstained", "supported"):
+    if turn.answer is None or turn.answer.status == "unverified":  # nothing was judged
         return []
     numbers = [passage.number for passage in turn.answer.passages]
     kept = {claim.text for claim in turn.answer.claims}

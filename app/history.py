@@ -136,7 +136,7 @@ class History:
                  _storable(turn.error), int(turn.is_stopped), _searchable(words)),
             )  # fmt: skip
 
-    def list(self, search: str = "", *, limit: int = 200) -> list[Conversation]:
+    def conversations(self, search: str = "", *, limit: int = 200) -> list[Conversation]:
         """Return conversations, the last changed first.
 
         Args:

@@ -20,7 +20,7 @@ from app.page_parts import ACTIONS, QUIET, Shell, Tab, action_of, asker, one_lin
 from app.service import Waiting
 from ingest.errors import TetherError
 from ingest.languages import question_language
-from model.assistant import Drafted, Event, Finished, Retrieved
+from model.assistant import Drafted, Event, Finished, Retrieved, checked_question
 from model.claims import unmarked
 from model.feedback import Feedback, ShownPassage, Thumb
 from model.rewriting import Exchange, rewrite
@@ -129,7 +129,7 @@ class _Chat:
         """Return the conversation with a new turn, which is in the history before it is asked."""
         history = self.shell.history(request)
         before = tuple(map(_ended, shown.turns))
-        turn = Turn(question, _standalone(question, before))
+        turn = Turn(checked_question(question), _standalone(question, before))
         conversation = shown.conversation or history.begin(collection, question)
         history.save(conversation.id, len(before) + 1, turn)
         return Open(conversation, (*before, turn))
@@ -195,7 +195,7 @@ class _Chat:
         }
         try:
             history.save(opened.id, len(opened.turns), opened.turns[-1])
-            drawn[parts.list] = list_html(history.list(), opened.id, language)
+            drawn[parts.list] = list_html(history.conversations(), opened.id, language)
         except TetherError as error:  # deleted meanwhile, or a full disk
             drawn[parts.note] = notice_html(one_line(error), "error")
         return drawn
@@ -302,7 +302,7 @@ class _Chat:
     def listed(self, find: str, shown: Open, language: Language, request: gr.Request) -> str:
         """Return the conversations that hold what is looked for."""
         try:
-            found = self.shell.history(request).list(find)
+            found = self.shell.history(request).conversations(find)
         except TetherError as error:
             return notice_html(one_line(error), "error")
         return list_html(found, shown.id, language, find)

@@ -156,7 +156,7 @@ def test_stop_search_wider_and_edit(opener: Opener, service: ScriptedService) ->
     chat.ask("灯塔有多高？")
     chat.page.get_by_text("文档原话").wait_for()
     assert page.locator(".tether-question").all_inner_texts() == ["灯塔有多高？"]
-    (conversation,) = History(service.settings.home).list()
+    (conversation,) = History(service.settings.home).conversations()
     kept = History(service.settings.home).open(conversation.id)[1]
     assert [turn.question for turn in kept] == ["灯塔有多高？"]
     page.locator("#tether-clear").click()
@@ -224,7 +224,7 @@ def test_conversations_are_kept_found_renamed_exported_and_deleted(
     chat.page.get_by_role("button", name="Delete").first.click()
     chat.page.get_by_text("Lights of the coast").wait_for(state="detached")
     assert chat.page.locator(".tether-answer").count() == 0  # it was open
-    assert [one.title for one in History(free.settings.home).list()] == ["渡轮多少钱？"]
+    assert [one.title for one in History(free.settings.home).conversations()] == ["渡轮多少钱？"]
     assert chat.is_clean()
 
 

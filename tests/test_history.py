@@ -86,7 +86,7 @@ def test_a_question_is_kept_before_its_answer_when_the_process_is_killed(tmp_pat
     )
     assert killed.returncode < 0
     history = History(tmp_path)
-    (conversation,) = history.list()
+    (conversation,) = history.conversations()
     (turn,) = history.open(conversation.id)[1]
     assert (turn.question, turn.is_open) == ("Who built the light?", True)
 
@@ -100,15 +100,15 @@ def test_an_edited_question_takes_the_place_of_all_that_came_after(history: Hist
 def test_the_last_changed_comes_first_and_all_words_are_looked_for(history: History) -> None:
     light = keep(history, "When was the lighthouse built?", answer=answered("In 1887."))
     tower = keep(history, "鐘樓有多高？", "那灯塔呢？")
-    assert [one.id for one in history.list()] == [tower.id, light.id]
+    assert [one.id for one in history.conversations()] == [tower.id, light.id]
     history.save(light.id, 2, Turn("And the ferry?"))
-    assert [one.id for one in history.list()] == [light.id, tower.id]
-    assert [one.id for one in history.list("FERRY 1887")] == [light.id]
-    assert [one.id for one in history.list("钟楼 灯塔")] == [tower.id]
-    assert history.list("ferry 钟楼") == history.list("100% _nothing_") == []
+    assert [one.id for one in history.conversations()] == [light.id, tower.id]
+    assert [one.id for one in history.conversations("FERRY 1887")] == [light.id]
+    assert [one.id for one in history.conversations("钟楼 灯塔")] == [tower.id]
+    assert history.conversations("ferry 钟楼") == history.conversations("100% _nothing_") == []
     history.rename(tower.id, "Heights\n of towers")
-    assert [one.title for one in history.list("heights")] == ["Heights of towers"]
-    assert len(history.list(limit=1)) == 1
+    assert [one.title for one in history.conversations("heights")] == ["Heights of towers"]
+    assert len(history.conversations(limit=1)) == 1
 
 
 def test_a_deleted_conversation_leaves_no_byte_behind(history: History) -> None:
@@ -121,13 +121,13 @@ def test_a_deleted_conversation_leaves_no_byte_behind(history: History) -> None:
     assert history.delete(gone.id)
     assert not any(b"rumpel" in file.read_bytes() for file in folder.iterdir())
     assert not history.delete(gone.id)
-    assert [one.id for one in history.list()] == [other.id]
+    assert [one.id for one in history.conversations()] == [other.id]
 
 
 def test_what_is_gone_or_anothers_cannot_be_touched(history: History) -> None:
     mine = keep(history, "mine")
     other = History(history.path.parent, owner="ada")
-    assert other.list() == []
+    assert other.conversations() == []
     assert not other.delete(mine.id)
     for act in (
         lambda: other.open(mine.id),
@@ -144,24 +144,24 @@ def test_what_is_gone_or_anothers_cannot_be_touched(history: History) -> None:
 
 def test_titles_and_odd_characters_are_stored(history: History) -> None:
     conversation = keep(history, "x" * 200 + "\ud800", "\ud800\0'; DROP TABLE turns; --")
-    (listed,) = history.list()
+    (listed,) = history.conversations()
     assert len(listed.title) == LONGEST_TITLE
     assert history.open(conversation.id)[1][1].question == "?\0'; DROP TABLE turns; --"
 
 
 def test_a_damaged_or_newer_file_names_the_remedy(history: History) -> None:
-    assert history.list() == []
+    assert history.conversations() == []
     assert not history.path.exists()  # looking makes no file
     keep(history, "one")
     connection = sqlite3.connect(history.path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StoreError, match="newer Tether: update Tether"):
-        history.list()
+        history.conversations()
     for file in history.path.parent.iterdir():
         file.write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match="if it is damaged, move it away"):
-        history.list()
+        history.conversations()
     assert history.path.name == HISTORY_FILE
 
 
