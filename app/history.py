@@ -183,7 +183,7 @@ class History:
             ).fetchall()
             if row is None:
                 raise _gone()
-            return Conversation(*row, len(turns)), tuple(map(_turn, turns))
+            return Conversation(*row, turns=len(turns)), tuple(map(_turn, turns))
 
     def rename(self, conversation: str, title: str) -> None:
         """Give a conversation another title.

@@ -62,7 +62,7 @@ def rewrite(question: str, before: str, answer: str) -> str | None:
 
 def topic(question: str) -> str | None:
     """Return what a question is about, in its own words; None if that is not certain."""
-    titles = set(_TITLE.findall(question))
+    titles: set[str] = set(_TITLE.findall(question))
     if len(titles) == 1:
         return titles.pop()
     text = _OPENING.sub("", question)
