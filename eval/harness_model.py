@@ -35,7 +35,7 @@ try:
     )
 except ImportError as error:
     raise UsageError(
-        f'lm-evaluation-harness is not installed ({error}): pip install "tether[harness]"'
+        f"lm-evaluation-harness is not installed ({error}): pip install 'tether[harness]'"
     ) from error
 
 Instance = Any  # lm_eval.api.instance.Instance: `args` are its arguments, `doc` the task's row
