@@ -9,6 +9,7 @@ generator alone reads the passages as they are and nothing judges what it writes
 the rest of the assistant is good for. Needs no data folder. Knows nothing of settings.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -66,8 +67,10 @@ def _by_assistant(laboratory: Laboratory) -> Ask:
     def ask(question: str, texts: tuple[str, str]) -> tuple[str, Measured]:
         generator = laboratory.generator()
         generator.heard()  # a prompt that failed before may not pass for this one
-        passages = given_passages(texts, question, laboratory.encoder())
-        answer = assistant().ask(question, passages=passages)
+        encoder, asked = laboratory.encoder(), assistant()  # loaded by now
+        started = time.perf_counter()
+        passages = given_passages(texts, question, encoder)
+        answer = asked.ask(question, passages=passages)
         measured = Measured(
             answer.text,
             {},
@@ -75,6 +78,7 @@ def _by_assistant(laboratory: Laboratory) -> Ask:
             passages=tuple((one.chunk.id, one.score) for one in passages),
             citations=tuple(one for claim in answer.claims for one in claim.citations),
             confidence=min((claim.support for claim in answer.claims), default=None),
+            seconds=time.perf_counter() - started,
         )
         return shown(answer), measured
 
@@ -88,8 +92,10 @@ def _by_generator(laboratory: Laboratory) -> Ask:
     def ask(question: str, texts: tuple[str, str]) -> tuple[str, Measured]:
         prompt = build_prompt(question, list(enumerate(texts, start=1)), laboratory.prompt)
         generator = laboratory.generator()
+        started = time.perf_counter()
         draft = "".join(generator.stream(prompt, laboratory.decoding)).strip()
-        return draft, Measured(draft, {}, generator.heard())
+        seconds = time.perf_counter() - started
+        return draft, Measured(draft, {}, generator.heard(), seconds=seconds)
 
     return ask
 
