@@ -16,7 +16,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,7 @@ class History:
             ).fetchall()
             if row is None:
                 raise _gone()
-            return Conversation(*row, turns=len(turns)), tuple(map(_turn, turns))
+            return replace(Conversation(*row), turns=len(turns)), tuple(map(_turn, turns))
 
     def rename(self, conversation: str, title: str) -> None:
         """Give a conversation another title.
