@@ -35,16 +35,15 @@ from eval.confidence import (
 )
 from eval.datasets import find_data, require_licences
 from eval.question_sets import DEFAULT, MIXED, SETS, cases_of, named
-from eval.records import Sample, digest
-from eval.statistics import Estimate, bootstrap
-from eval.suite_pages import SECONDS, Column, Layout, mean_of
+from eval.records import Run, Sample, digest
+from eval.statistics import Estimate
+from eval.suite_pages import SECONDS, Column, Layout, arms_of, mean_of, share_where
 from eval.suites import Laboratory, Measured, Request, Suite, Trial, Variant, hash_code
 from model.answers import Answer, answer_to_json
 
 NAME = "answers"
 PROTOCOL = 1  # raise it when equal options come to mean another measurement
 RISKS = (0.01, 0.05, 0.10, 0.15)  # shares of wrong answers at which coverage is read off
-_RESAMPLES = 400  # of figures that are no means, which take longer
 _FOLDER = {"xquad-given": "xquad"}  # sets whose paragraphs another set has embedded already
 
 Floats = NDArray[np.float64]
@@ -177,12 +176,8 @@ def of_answers(label: str, figure: Callable[[Floats, Floats], float]) -> Column:
         answers = [one for one in _asked(samples) if one.confidence is not None]
         right = np.array([1.0 - (one.scores["unfounded"] or 0.0) for one in answers])  # (n,)
         sure = np.array([one.confidence for one in answers], dtype=np.float64)  # (n,)
-        return bootstrap(
-            lambda rows: figure(right[rows], sure[rows]),
-            [one.cluster for one in answers],
-            seed=seed,
-            resamples=_RESAMPLES,
-        )
+        clusters = [one.cluster for one in answers]
+        return share_where(lambda rows: figure(right[rows], sure[rows]), clusters, seed)
 
     return Column(label, of)
 
@@ -199,11 +194,9 @@ def _at_risk(most: float) -> Column:
         asked = _asked(samples)
         sure = np.array([np.nan if s.confidence is None else s.confidence for s in asked])  # (n,)
         right = np.array([1.0 - (one.scores["unfounded"] or 0.0) for one in asked])  # (n,)
-        return bootstrap(
-            lambda rows: coverage_where_wrong(sure[rows], right[rows], most),
-            [one.cluster for one in asked],
-            seed=seed,
-            resamples=_RESAMPLES,
+        clusters = [one.cluster for one in asked]
+        return share_where(
+            lambda rows: coverage_where_wrong(sure[rows], right[rows], most), clusters, seed
         )
 
     return Column(f"coverage with at most {most:.0%} wrong", of)
@@ -233,13 +226,28 @@ Coverage with at most so much wrong: the share of all questions that is answered
 threshold on support leaves so few answers wrong. The threshold is chosen on the same rows, so it \
 flatters. AURC is the mean share of wrong answers over all thresholds; smaller is better."""
 
+_SAID = (
+    ("share of all questions answered", mean_of("answered")),
+    ("share of its answers wrong", mean_of("unfounded")),
+    ("F1 where there is an answer", mean_of("f1")),
+)
+
+
+def _verdict(run: Run, seed: int) -> str:
+    """Return how much was answered, how much of it wrongly, and how well."""
+    own = arms_of(run.samples).get("assistant", [])
+    found = [(label, column.of(own, seed)) for label, column in _SAID]
+    told = [f"{label}: {one}" for label, one in found if one.count]
+    return f"The assistant: {'; '.join(told) or 'nothing was measured'}."
+
+
 LAYOUT = Layout(
     "Answers over documents",
     "Public questions, asked of the whole assistant: it searches the paragraphs of the set, unless"
     " a set brings its passages, and answers with citations or abstains.",
     (*(mean_of(one.name, one.label) for one in MEASURES if one.name != "seconds"), *TRUST, SECONDS),
     legend=LEGEND,
-    headline="F1 (answerable; abstained = 0)",
+    verdict=_verdict,
     pools=(MIXED,),
     pooled=(
         mean_of("unfounded", "wrong among answered"),

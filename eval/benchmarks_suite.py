@@ -37,7 +37,7 @@ from eval.metrics import f1
 from eval.outcomes import outcome, outcome_scores
 from eval.records import Run, Sample, digest
 from eval.statistics import Estimate, bootstrap
-from eval.suite_pages import SECONDS, Column, Layout, mean_of
+from eval.suite_pages import SECONDS, Column, Layout, mean_of, share_where
 from eval.suites import Laboratory, Measured, Request, Suite, Trial, Variant, hash_code
 from ingest.documents import content_id
 from model.answers import Answer
@@ -277,11 +277,10 @@ def _f_score(samples: Sequence[Sample], seed: int) -> Estimate:
     own = [one for one in samples if "attempted" in one.scores]
     right = np.array([one.scores["correct"] or 0.0 for one in own])  # (n,)
     tried = np.array([one.scores["attempted"] or 0.0 for one in own])  # (n,)
-    return bootstrap(
+    return share_where(
         lambda rows: float(2 * right[rows].sum() / (len(rows) + tried[rows].sum())),
         [one.cluster for one in own],
-        seed=seed,
-        resamples=_RESAMPLES,
+        seed,
     )
 
 

@@ -9,12 +9,15 @@ sample of a table are left out. Equal records give equal bytes. Knows nothing of
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eval.pages import Block, Cell, Commands, Page, Said, SideBySide, Table, Text
 from eval.pages import Sample as Shown
 from eval.records import Run, Sample
-from eval.statistics import Estimate, mean
+from eval.statistics import Estimate, bootstrap, mean, wilson
 from eval.suites import BASELINE, failures, is_baseline
 
 _NAMED = 3  # reasons of failures that are told of an arm
@@ -43,6 +46,30 @@ def mean_where(
     """Return the mean of what is no None, with an interval over clusters."""
     pairs = [(found, one.cluster) for one in samples if (found := value(one)) is not None]
     return mean([found for found, _ in pairs], [cluster for _, cluster in pairs], seed=seed)
+
+
+def share_where(
+    statistic: Callable[[NDArray[np.intp]], float],
+    clusters: Sequence[str],
+    seed: int,
+    resamples: int = 400,
+) -> Estimate:
+    """Return a statistic within 0..1 that is no mean, with an interval over clusters.
+
+    Where it is 0 or 1 in every resample the bootstrap would claim certainty: there the bounds are
+    Wilson's with one trial a cluster, as in `eval.statistics.mean`.
+
+    Args:
+        statistic: Maps the places of rows, shape (m,), repeats included, to a number.
+        clusters: The cluster of each row, shape (n,).
+        seed: Of the resampling.
+        resamples: Number of bootstrap resamples.
+    """
+    found = bootstrap(statistic, clusters, seed=seed, resamples=resamples)
+    if found.low == found.high == found.value in (0.0, 1.0):
+        bounds = wilson(round(found.value) * found.clusters, found.clusters)
+        return replace(found, low=bounds.low, high=bounds.high)
+    return found
 
 
 def _seconds(samples: Sequence[Sample], seed: int) -> Estimate:
@@ -151,7 +178,7 @@ def _is_there(cell: Cell) -> bool:
 def _note(arms: Mapping[str, Sequence[Sample]]) -> str:
     """Return which arms know nothing: they stand in the same table as the others."""
     names = [name.removeprefix(BASELINE) for name in arms if is_baseline(name)]
-    return f"To compare with, without any sense: {', '.join(names)}." if names else ""
+    return f"For comparison, what knows nothing: {', '.join(names)}." if names else ""
 
 
 def _verdict(run: Run, layout: Layout, seed: int) -> str:

@@ -21,8 +21,8 @@ from eval.confidence import auroc, balanced_accuracy, brier, expected_calibratio
 from eval.datasets import LICENCES, find_data, require_licences
 from eval.fitting import Floats, Judgements, Use, by_temperature, by_threshold, crossed
 from eval.records import Sample, digest
-from eval.statistics import Estimate, bootstrap
-from eval.suite_pages import SECONDS, Column, Layout, mean_of
+from eval.statistics import Estimate, mean
+from eval.suite_pages import SECONDS, Column, Layout, mean_of, share_where
 from eval.suites import Laboratory, Measured, Request, Suite, Trial, Variant, hash_code
 from eval.verification import SETS, LabelledPair, load
 from model.verifier import Judgement, Verifier
@@ -30,7 +30,6 @@ from model.verifier import Judgement, Verifier
 NAME = "verifier"
 PROTOCOL = 1  # raise it when equal options come to mean another measurement
 BLOCK = 16  # claims judged at once
-_RESAMPLES = 400  # of figures that are no means, which take longer
 SUPPORTED, UNSUPPORTED = "supported", "not supported"
 
 
@@ -125,7 +124,7 @@ def _column(
     def of(samples: Sequence[Sample], seed: int) -> Estimate:
         found = _judgements(samples)
         if use and len(set(found.folds)) < 2:
-            return bootstrap(lambda _: float("nan"), [])
+            return mean([], [])
         values = crossed(found, [found], use) if use else found.support
         return _interval(found, lambda rows: figure(found.labels[rows], values[rows]), seed)
 
@@ -142,7 +141,7 @@ def _balanced(samples: Sequence[Sample], seed: int) -> Estimate:
 def _interval(
     found: Judgements, statistic: Callable[[NDArray[np.intp]], float], seed: int
 ) -> Estimate:
-    return bootstrap(statistic, found.groups, seed=seed, resamples=_RESAMPLES)
+    return share_where(statistic, found.groups, seed)
 
 
 LAYOUT = Layout(

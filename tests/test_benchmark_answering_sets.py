@@ -259,6 +259,14 @@ def test_citation_recall_and_precision(
     assert value("citation precision", answer) == precision
 
 
+def test_faithful_is_what_the_passages_say_cited_or_not() -> None:
+    assert value("claims that the passages hold", row("Ada Fenn built the bridge")) == 1.0
+    assert value("claims that the passages hold", row("The builder was Ada Fenn.")) == 1.0
+    assert value("claims that the passages hold", row("Bo Rook", [2])) == 0.0
+    assert value("claims that the passages hold", row("")) is None
+    assert value("claims that the passages hold", measures.echo(row(""))) == 1.0
+
+
 def test_citations_of_abstentions_and_unknown_answers_do_not_count() -> None:
     for answer in (row(""), row("Ada Fenn", [2], gold=[], gold_document=None)):
         assert value("citation recall", answer) is None

@@ -8,8 +8,16 @@ import pytest
 
 from eval.pages import Table, html
 from eval.records import Run, read_run
-from eval.statistics import Estimate
-from eval.suite_pages import SECONDS, Column, Layout, arms_of, mean_of, suite_page
+from eval.statistics import Estimate, wilson
+from eval.suite_pages import (
+    SECONDS,
+    Column,
+    Layout,
+    arms_of,
+    mean_of,
+    share_where,
+    suite_page,
+)
 from eval.suites import (
     BASELINE,
     PATIENCE,
@@ -286,6 +294,15 @@ def test_the_page_comes_from_records_alone_and_tells_failures(tmp_path: Path) ->
     assert "tether eval sums" in text and "code a" in text
     assert html(suite_page(read_run(tmp_path), shown)) == text
     assert len(arms_of(run.samples)["adder"]) == 6
+
+
+def test_few_clusters_make_nothing_certain() -> None:
+    never = share_where(lambda rows: 0.0, ["a", "a", "b", "c"], seed=0)
+    assert (never.value, never.low, never.count, never.clusters) == (0.0, 0.0, 4, 3)
+    assert never.high == pytest.approx(wilson(0, 3).high)
+    assert share_where(lambda rows: 1.0, ["a", "b"], seed=0).low == pytest.approx(wilson(2, 2).low)
+    known = share_where(lambda rows: float((rows < 2).mean()), list("abcd"), seed=0)
+    assert known.low < 0.5 < known.high
 
 
 def test_an_empty_run_has_a_page(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_answers_are_found_cited_and_scored(tmp_path: Path, data: Path) -> None:
     assert silent["xquad/en-nobody"].scores["rejected"] == 1.0
     text = (tmp_path / "answers" / "report.md").read_text()
     assert "xquad, en" in text and "xquad, zh" in text and "echo all passages" in text
+    assert "**The assistant: share of all questions answered: " in text
     assert "coverage with at most 5% wrong" in text and "AURC" in text
     assert str(data) not in text and "--data DATA" in text
     assert asked("Brenn")["context"] not in text  # no text of a set in what may be published
