@@ -41,6 +41,7 @@ SUITES: Mapping[str, str] = {
     "injection-attack": "attack_suite",
     "reversal": "reversal",
 }
+_FRONTIER = ("injection", "forgetting")  # they train models, under a budget
 REPORT = "report"
 
 # Settings that change what is found and said. Weights and adapters are told by their hashes.
@@ -69,6 +70,8 @@ def require_suites(names: Sequence[str]) -> None:
         UsageError: There is no such suite.
     """
     for name in names:
+        if name in _FRONTIER:
+            raise UsageError(f"{name} is measured on your documents; use tether frontier PATH...")
         if name not in SUITES:
             known = ", ".join([*SUITES, "line"])
             raise UsageError(f"There is no suite {name!r}; choose from: {known}.")

@@ -69,6 +69,11 @@ def systems(bench: RankingBench, seed: int) -> dict[str, Rank]:
     }
 
 
+def hybrid_only(name: str, bench: RankingBench) -> dict[str, Rank]:
+    """Return our hybrid search alone, under a name."""
+    return {name: _numbered(bench.hybrid())}
+
+
 def _numbered(rank: Ranking) -> Rank:
     return lambda query: _numbers(rank(query))
 
@@ -306,7 +311,7 @@ def _run(
             yield from measure(bench, fusions(bench))
     for size in sizes if "chunks" in ablations else ():
         with open_bench(options.work, given, encoder, size) as bench:
-            yield from measure(bench, {f"hybrid, {size} tokens": _numbered(bench.hybrid())})
+            yield from measure(bench, hybrid_only(f"hybrid, {size} tokens", bench))
             yield from measure_packing(bench, size)
 
 

@@ -218,6 +218,7 @@ def test_a_suite_that_is_none_is_refused_before_anything_is_measured(
     said = refused(capsys, "--home", tmp_path, "eval", "retrieval", "nosuch", "--data", data)
     assert "no suite 'nosuch'; choose from: answers, " in said and "line" in said
     assert not (tmp_path / "laboratory").exists()
+    assert "use tether frontier" in refused(capsys, "--home", tmp_path, "eval", "forgetting")
     said = refused(capsys, "report", tmp_path, "--language", "en")
     assert "give a folder that tether frontier wrote" in said
 

@@ -1,0 +1,60 @@
+"""The comparison of searches: our own systems and ablations over a tiny set, and the report."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.retrieval import (
+    PACKING,
+    fusions,
+    hybrid_only,
+    measure,
+    measure_packing,
+    open_bench,
+    report,
+)
+from eval.rankings import Query, RankingSet
+from eval.retrieval_suite import METRICS, RankingBench
+from ingest.documents import content_id
+from retrieval.encoders import HashingEncoder
+from tests.tiny_sets import YEARS, asked
+
+TEXTS = {content_id(asked(town)["context"]): asked(town)["context"] for town in YEARS}
+QUERIES = tuple(
+    Query(town, f"bridge of {town}", frozenset({key}), key, (YEARS[town],))
+    for town, key in zip(YEARS, TEXTS, strict=True)
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[RankingBench]:
+    given = RankingSet("towns", TEXTS, QUERIES)
+    with open_bench(tmp_path, given, HashingEncoder(), 200) as opened:
+        yield opened
+
+
+def test_systems_are_scored_query_by_query(bench: RankingBench) -> None:
+    assert set(bench.embedded) == {query.text for query in QUERIES}  # before any clock starts
+    lexical, _ = bench.halves()
+    ranked = {
+        "lexical": lambda query: [hit.rowid for hit in lexical(query)],
+        **hybrid_only("hybrid", bench),
+        "random": lambda query: [hit.rowid for hit in bench.at_random(0)(query)],
+    }
+    rows = list(measure(bench, ranked))
+    assert len(rows) == 3 * len(QUERIES)
+    assert all(row["recall@1"] == 1.0 for row in rows if row["system"] == "lexical")
+    assert all(set(METRICS) <= row.keys() for row in rows)
+    text = "\n".join(report(rows))
+    assert "| towns | recall@1 |" in text and "hybrid - random, ndcg@10:" in text
+
+
+def test_ablations_rank_the_same_chunks(bench: RankingBench) -> None:
+    ways = fusions(bench)
+    assert "ranks, constant 60" in ways and "scores, dense weight 0.6" in ways
+    found = {name: rank(QUERIES[0]) for name, rank in ways.items()}
+    assert {frozenset(numbers) for numbers in found.values()} == {frozenset(bench.chunks)}
+    rows = list(measure_packing(bench, 200))
+    assert len(rows) == 3 * len(QUERIES) and all(row[PACKING] == 1.0 for row in rows)
+    assert "| 200 tokens, window |" in "\n".join(report(rows))
