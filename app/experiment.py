@@ -56,7 +56,7 @@ class Size:
 
 SIZES: "dict[Level, Size]" = {
     "smoke": Size(own=8, measured=4, searched=50),
-    "cpu": Size(own=24, measured=5, searched=300),
+    "cpu": Size(own=24, measured=8, searched=300),
     "gpu": Size(own=200, measured=24, searched=3000),
 }
 
@@ -300,7 +300,9 @@ def _options(budget: "Budget", device: str) -> "InjectionOptions":
         measuring = MeasuringOptions(most_new_tokens=8)
         return InjectionOptions(versions=2, measuring=measuring, teaching=teaching)
     if budget.level == "cpu":  # few facts make few steps, so steps are smaller and larger strides
-        teaching = TeachingOptions(full_rate=1e-4, warmup_steps=5, batch_tokens=256, device=device)
+        teaching = TeachingOptions(
+            full_rate=1e-4, warmup_steps=5, batch_tokens=256, replay_tokens=32, device=device
+        )
         return InjectionOptions(versions=3, teaching=teaching)
     asking = Asking(prompts=3, samples=2)
     teaching = TeachingOptions(device=device)
@@ -365,11 +367,12 @@ def _is_possible(arm: "Arm", bench: "Bench") -> bool:
 
 def _pace(world: "World", budget: "Budget", bench: "Bench", device: str) -> tuple[Any, Any]:
     """Return how much there is to do, and how fast it goes."""
-    from eval.speeds import measure, work_of
+    from eval.speeds import head_share, measure, work_of
 
     scorer, options = scorer_of(str(bench.source), device), _options(budget, device)
-    work = work_of(world, budget.facts, scorer.tokenizer, bench, options)
-    return work, measure(scorer.model, scorer.tokenizer, world, bench, options)
+    model, tokenizer = scorer.model, scorer.tokenizer
+    work = work_of(world, budget.facts, tokenizer, bench, options, head=head_share(model))
+    return work, measure(model, tokenizer, world, bench, options)
 
 
 def _chance(world: "World") -> dict[str, float]:

@@ -12,6 +12,7 @@ take from measured speeds alone: nothing of models.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -82,9 +83,17 @@ class Speeds:
     full: float  # trained tokens a second, all weights
     lora: float  # the same with a LoRA
     closed: float  # seconds for one question without passages
-    reading: float  # seconds for one question with passages
+    reading: float  # seconds for one question with three passages
+    single: float = math.nan  # the same with one passage; NaN: no less
     texts: float = 0.0  # seconds for one token of general text
     start: float = 0.0  # seconds before the first question of a seed
+
+    def question(self, arm: Arm) -> float:
+        """Return seconds for one question that an arm is asked."""
+        if arm.is_closed_book:
+            return self.closed
+        one = self.reading if math.isnan(self.single) else self.single
+        return one + (self.reading - one) * (max(1, arm.passages) - 1) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,10 +291,11 @@ def seconds_of(arms: Sequence[Arm], work: Work, speeds: Speeds, facts: int, seed
         seconds += grows * training.epochs * tokens / rate
     for arm in arms:
         closed = arm.is_closed_book
-        each, invented = (speeds.closed, work.closed) if closed else (speeds.reading, work.reading)
+        invented = work.closed if closed else work.reading
         asked = 0.0 if arm.learns == "documents" else scale * invented
         asked += work.own if arm.training is None or arm.learns == "documents" else 0
-        seconds += each * (asked + (work.known if closed else 0))
+        asked += work.known if closed else 0
+        seconds += asked * speeds.question(arm)
         if arm.reads_texts:
             seconds += work.texts * speeds.texts
     return seeds * seconds

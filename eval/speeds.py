@@ -32,11 +32,25 @@ def work_of(
     tokenizer: Any,  # noqa: ANN401 - any tokenizer of transformers
     bench: Bench,
     options: InjectionOptions,
+    *,
+    head: float = 0.0,
 ) -> Work:
-    """Return what there is to do for one seed on a world with so many facts."""
+    """Return what there is to do for one seed on a world with so many facts.
+
+    Args:
+        world: Of so many facts of each half and language.
+        facts: How many.
+        tokenizer: Of the model.
+        bench: What the experiment is made with.
+        options: What is taught and asked.
+        head: Share of a token's work that its prediction takes; prompts are trained on without.
+    """
 
     def size(text: str) -> int:
-        return len(tokenizer(text)["input_ids"])
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def work(row: Example) -> float:
+        return (1 - head) * size(row.prompt) + size(row.completion)
 
     own = facts_of_documents(bench.documents) if bench.documents else None
     share = options.teaching.replay / (1 - options.teaching.replay)
@@ -46,13 +60,19 @@ def work_of(
         if taught is None or (lesson == "general" and not bench.general):
             continue
         rows = lesson_rows(taught, lesson, versions=options.versions, seed=0, general=bench.general)
-        tokens[lesson] = sum(size(row.prompt + row.completion) for row in rows)
+        tokens[lesson] = round(sum(map(work, rows)))
         replay[lesson] = round(share * len(rows) * options.teaching.replay_tokens)
     asked = world_questions(world, options.wordings)
     closed, reading = (sum(asks(arm, one.kind) for one in asked) for arm in (_CLOSED, _READING))
     read = sum(size(text) for own_texts in bench.texts.values() for text in own_texts)
     about = len(world_questions(own, options.wordings, OWN)) if own else 0
     return Work(facts, tokens, closed, reading, about, len(bench.known), read, replay)
+
+
+def head_share(model: Any) -> float:  # noqa: ANN401
+    """Return the output head's share of the weights, and so about of the work at each token."""
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    return float(model.get_output_embeddings().weight.numel() / everything)
 
 
 def measure(
@@ -70,29 +90,30 @@ def measure(
     def answering(prompts: Sequence[str]) -> float:
         return _timed(lambda: scorer.answers(prompts, STOP, max_new_tokens=most)) / len(prompts)
 
-    closed, given = map(answering, _prompts(world, bench))
+    closed, single, reading = map(answering, _prompts(world, bench))
     few = [text for own in bench.texts.values() for text in own[:2]]
     read = sum(len(tokenizer(text)["input_ids"]) for text in few)
-    reading = _timed(lambda: scorer.drift(few, model)) if few else 0.0
+    drift = _timed(lambda: scorer.drift(few, model)) if few else 0.0
     size = options.teaching.batch_tokens
     full = _rate(copy.deepcopy(model).requires_grad_(True), tokenizer, rows, size)
     lora = _rate(add_lora(copy.deepcopy(model), LoraOptions(16)), tokenizer, rows, size)
     # Drift is two passes, and a trained arm's texts are read once more for their likelihood.
-    return Speeds(full, lora, closed, given, 1.5 * reading / max(read, 1))
+    return Speeds(full, lora, closed, reading, single, 1.5 * drift / max(read, 1))
 
 
-def _prompts(world: World, bench: Bench) -> tuple[list[str], list[str]]:
-    """Return prompts without passages, half of them after examples, and with three passages."""
+def _prompts(world: World, bench: Bench) -> tuple[list[str], list[str], list[str]]:
+    """Return prompts without passages, half of them after examples, with one and with three."""
     everything = world_questions(world, 1)
     asked = everything[:: max(1, len(everything) // _QUESTIONS)][:_QUESTIONS]  # of both languages
     articles = [article.text for article in world.train.articles]
     given = [*articles[:2], *bench.passages[:1], *articles[2:]][:3]  # as a search finds them
-    closed = [
-        prompt_of(one, arm, ())
-        for half, arm in ((asked[::2], Arm("zero-shot")), (asked[1::2], _CLOSED))
-        for one in half
-    ]
-    return closed, [prompt_of(one, _READING, given) for one in asked]
+    base, shown = Arm("zero-shot"), Arm("few-shot")
+    closed = [prompt_of(one, shown if at % 2 else base, ()) for at, one in enumerate(asked)]
+    return (
+        closed,
+        [prompt_of(one, _READING, given[:1]) for one in asked],
+        [prompt_of(one, _READING, given) for one in asked],
+    )
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -78,6 +78,14 @@ def test_a_training_is_paid_once_for_all_its_epochs() -> None:
     assert cost("full-qa-replay-e4") == pytest.approx(cost("full-qa-e4") + 4 * 6000 / 100)
 
 
+def test_fewer_passages_are_read_sooner() -> None:
+    speeds = replace(SPEEDS, single=0.1)
+    names = ("base", "oracle", "rag-1", "full-qa-e1+rag-3", "rag-5")
+    found = [speeds.question(Arm.parse(name)) for name in names]
+    assert found == pytest.approx([0.05, 0.1, 0.1, 0.2, 0.3])
+    assert SPEEDS.question(Arm.parse("rag-1")) == SPEEDS.question(Arm.parse("rag-3")) == 0.2
+
+
 def test_documents_are_taught_and_asked_whatever_the_number_of_invented_facts() -> None:
     arms = [Arm.parse(name) for name in ("full-documents-e2", "full-documents-e2+rag-3")]
     few, many = (seconds_of(arms, WORK, SPEEDS, facts, 1) for facts in (8, 64))

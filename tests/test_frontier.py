@@ -13,7 +13,7 @@ import pytest
 from eval.arms import Arm
 from eval.budget import FromDocuments, LeftOut, Plan, read_budget, whole
 from eval.frontier import at_matched_acquisition, crossing, curves
-from eval.frontier_evidence import OWN, Evidence
+from eval.frontier_evidence import OWN, RECOVERED, Evidence
 from eval.frontier_outcomes import (
     COVERAGE,
     acquisition,
@@ -218,6 +218,23 @@ def test_what_was_known_is_compared_with_the_model_asked_alike(evidence: Evidenc
     assert measure(evidence, Arm.parse("rag-3")).retention.count == 0
     assert measure(evidence, Arm.parse("full-qa-e4")).drift.value == pytest.approx(0.115)
     assert measure(evidence, Arm.parse("full-qa-e4")).text.value == pytest.approx(0.1)
+
+
+def test_what_comes_back_is_a_share_of_what_was_asked_again(evidence: Evidence) -> None:
+    run, arm = make_run(USUAL, groups=8), Arm.parse("full-qa-e4")
+    known = [one for one in run.samples if (one.arm, one.kind) == (arm.name, "known/forward")]
+    again = tuple(
+        replace(one, kind=RECOVERED, case_id=f"{one.case_id}/recovered", scores={"right": right})
+        for one, right in zip(known, (1.0, 1.0, 0.0, 1.0), strict=False)
+    )
+    probed = replace(run, samples=(*run.samples, *again))
+    assert measure(Evidence([probed]), arm).recovered.value == 0.75
+    assert measure(evidence, arm).recovered.count == 0
+    for runs, is_shown in (([probed], True), ([run], False)):
+        page = frontier_page(runs, PLAN, resamples=100)
+        tables = {one.title: one for one in page.blocks if isinstance(one, Table)}
+        columns = tables[WORDS["en"]["forgets"]].columns
+        assert (WORDS["en"]["recovered"] in columns) == is_shown
 
 
 def test_whether_passages_are_used_is_asked_of_facts_that_were_not_trained(

@@ -22,7 +22,7 @@ from eval.injection_measuring import MeasuringOptions
 from eval.known_facts import candidates
 from eval.line import METHODS
 from eval.records import read_run
-from eval.speeds import measure, work_of
+from eval.speeds import head_share, measure, work_of
 from eval.verdict_words import WORDS
 from ingest.errors import TetherError, UsageError
 from model.training.questions import QuestionRow
@@ -228,13 +228,20 @@ def test_questions_about_documents_make_the_round_trip(
     weights_home: Path, gemma_gguf: Path, e5_encoder: Encoder
 ) -> None:
     settings = load_settings({"home": str(weights_home)}, {})
-    passages = passages_of([KNOWLEDGE])
+    keepers = ("Lindqvist", "Sorvik", "Brennholt", "Orrin", "Halden", "Brenn")
+    built = (1871, 1888, 1893, 1902, 1911, 1926)
+    passages = [
+        f"The lighthouse of {name} Island was finished in {year}. It was designed by Marta {name}."
+        for name, year in zip(keepers, built, strict=True)
+    ]
     told: list[str] = []
     rows, asked = made_questions(passages, settings, most=8, seed=0, say=told.append)
-    assert asked == 16 and len(told) == 1
-    assert 0 < len(rows) <= 16
+    assert asked == 3  # at most half of them
+    assert told == ["asking questions about 3 passages of the documents"]
+    assert len(rows) <= 3
     for row in rows:
-        assert row.context in passages and row.answers[0].lower() not in row.question.lower()
+        assert row.context in passages and row.answers[0] in row.context
+        assert row.answers[0].lower() not in row.question.lower()
 
 
 def test_texts_are_parted_by_language() -> None:
@@ -272,13 +279,18 @@ def test_speeds_and_work_are_of_the_model_at_hand(tmp_path: Path) -> None:
     )  # fmt: skip
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     found = measure(model.eval(), tokenizer, world, bench, options)
-    assert min(found.full, found.lora, found.closed, found.reading, found.texts) > 0
+    assert min(found.full, found.lora, found.closed, found.texts) > 0
+    assert min(found.single, found.reading) > 0
     assert all(bool((weight == before[name]).all()) for name, weight in model.named_parameters())
     work = work_of(world, 4, tokenizer, bench, options)
     assert work.tokens["qa"] > work.tokens["text"] > 0
     assert work.reading > work.closed > 0  # stale passages are for readers alone
     assert (work.own, work.known) == (len(rows), 3)
     assert min(work.texts, work.replay["qa"], work.tokens["documents"]) > 0
+    assert 0 < head_share(model) < 1
+    bodies = work_of(world, 4, tokenizer, bench, options, head=0.5)
+    assert bodies.tokens["qa"] < work.tokens["qa"]  # questions are read and not predicted
+    assert bodies.tokens["text"] == work.tokens["text"]
     more = work_of(world, 4, tokenizer, bench, replace(options, versions=4))
     assert more.tokens["text"] == 2 * work.tokens["text"]
     bare = work_of(world, 4, tokenizer, Bench(tmp_path, tmp_path), options)
