@@ -74,14 +74,10 @@ class Asking:
         return None
 
     def _start(self, question: Question) -> Generator[Waiting | Event, None, None]:
-        """Begin to answer; embedding what a question brings takes a while, so not in the loop."""
-        passages = None
-        if question.passages is not None:
-            passages = self.service.given(question.passages, question.text)
         return self.service.ask(
             question.text,
             collection=question.collection,
-            passages=passages,
+            passages=question.passages,
             retrieval=question.retrieval,
             top_k=question.top_k,
             owner=question.owner,

@@ -147,7 +147,7 @@ class Service:
         question: str,
         *,
         collection: str | None = None,
-        passages: Sequence[Passage] | None = None,
+        passages: Sequence[Passage] | Sequence[str] | None = None,
         retrieval: bool = True,
         top_k: int | None = None,
         owner: str = "",
@@ -159,7 +159,7 @@ class Service:
         Args:
             question: In Chinese or English.
             collection: Where to search, None in the default collection.
-            passages: Answer from these instead of searching.
+            passages: Answer from these, or from passages of these texts, instead of searching.
             retrieval: False answers from the model's memory alone: never "supported".
             top_k: Passages to find, None for the number in the settings.
             owner: Whose question this is; owners are served in turns.
@@ -180,8 +180,9 @@ class Service:
             while position := self._line.wait(ticket, HEARTBEAT):
                 yield Waiting(position)
             with self._answering(collection, searches=searches) as assistant:
+                given = None if passages is None else self._given(passages, question)
                 events = assistant.stream(
-                    question, passages=passages, retrieval=retrieval, top_k=top_k
+                    question, passages=given, retrieval=retrieval, top_k=top_k
                 )
                 with closing(cast("Yielding[Event, None, None]", events)) as answering:
                     for event in answering:
@@ -205,10 +206,6 @@ class Service:
         top_k = self.settings.search.top_k if top_k is None else top_k
         with self._using(collection) as opened:
             return tuple(opened.searcher.search(question, top_k=top_k))
-
-    def given(self, texts: Sequence[str], question: str) -> tuple[Passage, ...]:
-        """Return supplied texts as passages that `ask` takes."""
-        return tuple(given_passages(texts, question, self.encoder))
 
     def embed(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
         """Return unit vectors of texts as passages or as queries, (len(texts), dimension)."""
@@ -407,6 +404,12 @@ class Service:
             verifier=self._verifier,
             searcher=searcher,
         )
+
+    def _given(self, given: Sequence[Passage] | Sequence[str], question: str) -> list[Passage]:
+        """Return passages as they are, and texts as passages."""
+        texts = [one for one in given if isinstance(one, str)]
+        passages = [one for one in given if isinstance(one, Passage)]
+        return passages or given_passages(texts, question, self.encoder)
 
     @contextmanager
     def _answering(self, collection: str | None, *, searches: bool) -> Iterator[Assistant]:

@@ -52,7 +52,7 @@ class GeneratorSettings:
     context_tokens: int = 4096  # llama.cpp: longest prompt and answer together
     threads: int = 0  # llama.cpp: CPU threads, 0 takes every core
     gpu_layers: int = 0  # llama.cpp: layers on a GPU
-    slots: int = 4  # tether serve: questions answered at once; each has its own context_tokens
+    slots: int = 4  # chat, serve: questions answered at once, each with its own context_tokens
 
 
 @dataclass(frozen=True, slots=True)

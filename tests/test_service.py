@@ -157,9 +157,12 @@ class TestAsking:
 
     def test_given_passages_and_memory_need_no_collection(self, home: Path) -> None:
         with make_service(home) as service:
-            passages = service.given([BRIDGE.decode()], QUESTION)
-            given = list(service.ask(QUESTION, passages=passages))[-1]
+            given = list(service.ask(QUESTION, passages=[BRIDGE.decode()]))[-1]
             assert isinstance(given, Finished) and given.answer.status == "supported"
+            again = list(service.ask(QUESTION, passages=given.answer.passages))[-1]
+            assert isinstance(again, Finished) and again.answer.text == given.answer.text
+            nothing = list(service.ask(QUESTION, passages=[]))[-1]
+            assert isinstance(nothing, Finished) and nothing.answer.status == "abstained"
             recited = list(service.ask(QUESTION, retrieval=False))[-1]
             assert isinstance(recited, Finished) and recited.answer.status == "unverified"
 
