@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from app import page_routes, tab_chat, tab_documents
 from app.evidence import Language, escape
-from app.page_parts import QUIET, Shell, Tab
+from app.page_parts import QUIET, Shell, Tab, collection_names
 from app.service import Service
 from ingest.errors import UsageError
 from ingest.loaders import MAX_BYTES
@@ -30,13 +30,13 @@ WORDS: dict[Language, dict[str, str]] = {
     "en": {
         "tagline": "Answers from your documents, cited to the character",
         "other": "中文",
-        "colours": "Light or dark",
+        "colours": "◐ Light/dark",
         "collection": "Collection",
     },
     "zh": {
         "tagline": "依据你的文档作答，引用精确到字",
         "other": "English",
-        "colours": "切换明暗",
+        "colours": "◐ 明暗",
         "collection": "文档库",
     },
 }
@@ -88,8 +88,8 @@ def build_page(service: Service, *, examples: Sequence[str] = ()) -> gr.Blocks:
         with gr.Row(elem_id="tether-top"):
             brand = gr.HTML(_brand("en"))
             collection = _collection_box(service)
-            colours = gr.Button("◐", size="sm", scale=0, elem_id="tether-colours")
-            other = gr.Button(WORDS["en"]["other"], size="sm", scale=0, elem_id="tether-language")
+            colours = _button("colours", "tether-colours")
+            other = _button("other", "tether-language")
         shell = Shell(service, language, collection, tuple(examples))
         with gr.Tabs(elem_id="tether-tabs"):
             tabs = [module.build(shell) for module in TABS]
@@ -98,11 +98,14 @@ def build_page(service: Service, *, examples: Sequence[str] = ()) -> gr.Blocks:
     return blocks
 
 
+def _button(name: str, elem_id: str) -> gr.Button:
+    return gr.Button(WORDS["en"][name], size="sm", scale=0, elem_id=elem_id)
+
+
 def _collection_box(service: Service) -> gr.Dropdown:
-    name = service.settings.collection
     return gr.Dropdown(
-        choices=sorted({name, *(info.name for info in service.collections())}),
-        value=name,
+        choices=collection_names(service),
+        value=service.settings.collection,
         label=WORDS["en"]["collection"],
         show_label=False,
         container=False,
@@ -128,8 +131,10 @@ def _wire(
 
     def speak(language: Language, request: gr.Request, *values: object) -> list[Any]:
         words = WORDS[language]
-        drawn: list[Any] = [language, _brand(language), gr.update(label=words["collection"])]
-        drawn += [gr.update(value="◐"), gr.update(value=words["other"])]
+        names = collection_names(shell.service)
+        drawn: list[Any] = [language, _brand(language)]
+        drawn.append(gr.update(label=words["collection"], choices=names))
+        drawn += [gr.update(value=words[name]) for name in ("colours", "other")]
         rest = list(values)
         for tab in tabs:
             own, rest = rest[: len(tab.states)], rest[len(tab.states) :]

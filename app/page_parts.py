@@ -94,6 +94,12 @@ def button_html(
     return f'<button type="button" class="tether-button {kind}"{written}>{escape(label)}</button>'
 
 
+def collection_names(service: Service, *more: str) -> list[str]:
+    """Return the collections to choose from: those that there are, the default one, and `more`."""
+    known = (info.name for info in service.collections())
+    return sorted({service.settings.collection, *known, *more})
+
+
 def asker(request: gr.Request) -> str:
     """Return whose turn a question takes in the line: the user's, else the browser tab's."""
     return _user(request) or request.session_hash or ""

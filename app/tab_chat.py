@@ -16,7 +16,16 @@ import gradio as gr
 from app.chat_view import WORDS, Turns, list_html, messages_of, panel_of
 from app.evidence import Language, notice_html
 from app.history import Conversation, Turn
-from app.page_parts import ACTIONS, QUIET, Shell, Tab, action_of, asker, one_line
+from app.page_parts import (
+    ACTIONS,
+    QUIET,
+    Shell,
+    Tab,
+    action_of,
+    asker,
+    collection_names,
+    one_line,
+)
 from app.service import Waiting
 from ingest.errors import TetherError
 from ingest.languages import question_language
@@ -288,7 +297,10 @@ class _Chat:
         try:
             if action.name == "open":
                 shown = Open(*history.open(action.id))
-                more[self.shell.collection] = gr.update(value=shown.collection)
+                names = collection_names(self.shell.service)
+                if shown.collection in names:  # it may have been deleted since
+                    chosen = gr.update(choices=names, value=shown.collection)
+                    more[self.shell.collection] = chosen
             elif action.name == "rename":
                 history.rename(action.id, action.value)
             elif action.name == "delete":

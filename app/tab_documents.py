@@ -17,7 +17,7 @@ import gradio as gr
 
 from app.documents_view import WORDS, listing_html, preview_html, progress_html
 from app.evidence import Language, notice_html
-from app.page_parts import ACTIONS, QUIET, Shell, Tab, action_of, one_line
+from app.page_parts import ACTIONS, QUIET, Shell, Tab, action_of, collection_names, one_line
 from ingest.errors import TetherError, UnknownCollection, UsageError
 from ingest.pipeline import FileOutcome
 from ingest.sources import MEMBER, Source, is_gone, local_path
@@ -167,9 +167,7 @@ class _Documents:
         return {self.parts.name: "", **self._choose(name, language)}
 
     def _choose(self, name: str, language: Language) -> Drawn:
-        service = self.shell.service
-        names = {service.settings.collection, name, *(info.name for info in service.collections())}
-        chosen = gr.update(choices=sorted(names), value=name)
+        chosen = gr.update(choices=collection_names(self.shell.service, name), value=name)
         return {self.shell.collection: chosen, **self.show("", language, name)}
 
     def show(self, find: str, language: Language, collection: str) -> Drawn:

@@ -103,8 +103,9 @@ def test_files_are_uploaded_shown_searched_and_removed(opener: Opener, service: 
 def test_ingesting_again_takes_what_changed_and_tells_what_is_gone(
     opener: Opener, service: Service, tmp_path: Path
 ) -> None:
-    paths = [tmp_path / "bridge.md", tmp_path / "tea.md"]
-    for path, content in zip(paths, (BRIDGE, TEA), strict=True):
+    hostile = '<img src=x onerror="window.__xss=4">&amp;.md'
+    paths = [tmp_path / "bridge.md", tmp_path / "tea.md", tmp_path / hostile]
+    for path, content in zip(paths, (BRIDGE, TEA, b"A file with a name."), strict=True):
         path.write_bytes(content)
     assert not service.ingest(paths).failed
     paths[0].write_bytes(BRIDGE.replace(b"1931", b"1932"))
@@ -115,8 +116,9 @@ def test_ingesting_again_takes_what_changed_and_tells_what_is_gone(
     page.locator("td.is-gone").wait_for()
     assert page.locator(".tether-table tr", has_text="Tea").locator("td.is-gone").count() == 1
     page.locator(".tether-holds").get_by_role("button", name="Ingest all again").click()
-    page.get_by_text("2 of 2 files").wait_for()
-    assert outcomes(shown) == {"tea.md": "failed", "bridge.md": "updated"}
+    page.get_by_text("3 of 3 files").wait_for()
+    assert outcomes(shown) == {"tea.md": "failed", hostile: "unchanged", "bridge.md": "updated"}
+    assert hostile in page.locator(".tether-table").inner_text()
     (bridge,) = (info for info in service.documents() if info.title == "Bridges")
     document = service.document(bridge.id)
     assert document is not None and "1932" in document.text
