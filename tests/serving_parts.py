@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from app.service import Service
 from app.settings import load_settings
-from model.generators import Decoding, ScriptedGenerator
+from model.generators import Decoding, Generator, ScriptedGenerator
 from model.prompts import Prompt
 from model.verifier import OverlapVerifier
 from retrieval.encoders import HashingEncoder
@@ -61,7 +61,7 @@ class GatedGenerator(ScriptedGenerator):
         self.is_closed = True
 
 
-def make_service(home: Path, generator: ScriptedGenerator | None = None, **flags: str) -> Service:
+def make_service(home: Path, generator: Generator | None = None, **flags: str) -> Service:
     """Return a service without models; `flags` are settings, "__" for the dot."""
     chosen = {"home": str(home), "encoder.model": "hashing", "generator.backend": "none"}
     chosen |= {name.replace("__", "."): value for name, value in flags.items()}

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from app.guard import JSON_BYTES
 from app.server import build_app
 from app.service import Service
+from model.generators import OpenAIGenerator
 from tests.serving_parts import (
     BRIDGE,
     DRAFT,
@@ -146,6 +147,18 @@ class TestAsking:
         response = client.post("/api/feedback", json=answer | {"thumb": "down"})
         assert (response.status_code, response.json()) == (201, {"id": 1})
         error_of(client.post("/api/feedback", json=answer), 400)  # it says nothing
+
+    def test_a_generator_that_is_gone(self, home: Path) -> None:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # bound but not listening: refuses
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+            with make_service(home, OpenAIGenerator(url, model="m")) as service:
+                client = TestClient(build_app(service), base_url=HERE)
+                for _ in range(2):
+                    body = {"question": QUESTION, "retrieval": False}
+                    response = client.post("/api/ask", json=body)
+                    assert "start the server" in error_of(response, 502)
+                assert client.get("/health").json()["running"] == 0
 
     def test_an_error_before_the_stream_has_a_status_and_one_within_is_its_last_event(
         self, home: Path

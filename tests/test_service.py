@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -204,6 +205,22 @@ class TestCollections:
                 answer(service, collection="notes")
             upload(other, "tea.md", TEA, "notes")
             assert answer(service, collection="notes").status == "abstained"
+
+    def test_files_that_vanish_under_it(self, home: Path) -> None:
+        with make_service(home) as service:
+            upload(service, "bridge.md", BRIDGE)
+            assert answer(service).status == "supported"
+            folder = home / "collections" / "default"
+            index = [*folder.glob("*.faiss"), folder / "manifest.json"]
+            assert len(index) == 2
+            for path in index:
+                path.unlink()
+            assert answer(service).status == "supported"
+            shutil.rmtree(folder)
+            with pytest.raises(UnknownCollection, match="tether ingest"):
+                answer(service)
+            upload(service, "bridge.md", BRIDGE)
+            assert answer(service).status == "supported"
 
     def test_it_is_deleted_with_all_its_files(self, home: Path) -> None:
         with make_service(home) as service:
