@@ -1,4 +1,5 @@
 """Tasks of lm-evaluation-harness run on our models, with its own numbers, and with retrieval."""
+# mypy: disable-error-code="import-not-found"
 
 from collections.abc import Iterator
 from pathlib import Path
