@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from app.experiment_asking import Known, ask, keep, read_kept, scorer_of
 from app.experiment_documents import (
-    PASSAGES_A_QUESTION,
     given_questions,
     made_questions,
     parted,
     passages_of,
-    supposed_questions,
+    with_gaps,
 )
 from app.settings import Settings
 from ingest.errors import UsageError
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
     from model.training.questions import QuestionRow
 
 PLAN, ASKED, REPORT, SEED = "plan.json", "asked.json", "report", "seed-"
-_ASKING = 5.0  # seconds for each passage that is asked about, supposed before any is
+_ASKING = 8.0  # seconds for each passage that is asked about, supposed before any is
+_SPARE = 2  # questions for each one that is wanted, since the model may know some answers
 _SMOKE_KNOWN = 4  # real facts that a smoke run asks about, as if they were known
 
 Say = Callable[[str], None]
@@ -144,9 +144,7 @@ def rehearse(request: Request, settings: Settings, say: Say) -> "Plan":
         return kept
     passages, size = passages_of(request.paths), SIZES[budget.level]
     aside, rest = parted(passages, size.measured)
-    rows = given_questions(request.questions) if request.questions else []
-    if not request.questions and budget.level != "smoke":
-        rows = supposed_questions(rest, size.own)
+    rows = _without_asking(request, size, rest)
     source = "" if budget.seconds is None else _source(request, settings)
     bench = Bench(
         source,
@@ -155,10 +153,10 @@ def rehearse(request: Request, settings: Settings, say: Say) -> "Plan":
         texts=aside,
         general=_others(rest, rows),
         passages=tuple(passages),
-        documents=tuple(rows[: size.own]),
+        documents=tuple(rows) if _can_be_parted(rows, request, budget) else (),
     )
-    asked = FromDocuments(len(rows), len(rows), len(bench.documents)) if rows else None
-    asking = 0.0 if request.questions else _ASKING * PASSAGES_A_QUESTION * len(rows)
+    asked = FromDocuments(len(rows), len(rows), len(bench.documents))
+    asking = 0.0 if request.questions or budget.seconds is None else _ASKING * size.own
     return _planned(request, budget, bench, asked, say, begun=begun - asking)
 
 
@@ -177,7 +175,7 @@ def _closings(say: Say) -> Callable[[Any], None]:
 
 def _bench(
     request: Request, settings: Settings, budget: "Budget", passages: Sequence[str], say: Say
-) -> "tuple[Bench, FromDocuments | None]":
+) -> "tuple[Bench, FromDocuments]":
     """Return what the experiment is made with, and what became of the documents."""
     from app.assembly import build_encoder
     from eval.budget import FromDocuments
@@ -188,11 +186,13 @@ def _bench(
     size = SIZES[budget.level]
     aside, rest = parted(passages, size.measured)
     is_smoke = budget.level == "smoke"
-    found = _supposed(request) if is_smoke else _known(request, settings, size, rest, say)
+    if is_smoke:
+        found = _supposed(_without_asking(request, size, rest))
+    else:
+        found = _known(request, settings, size, rest, say)
     rows = found.new[: size.own]
     rows = rows if _can_be_parted(rows, request, budget) else []
-    if found.passages:
-        say(_said(found, rows))
+    say(_said(found, rows))
     every = max(1, len(passages) // size.searched)
     bench = Bench(
         _tiny_model(request, budget, passages) if is_smoke else _source(request, settings),
@@ -204,10 +204,7 @@ def _bench(
         tuple(passages[::every][: size.searched]),
         tuple(rows),
     )
-    asked = (
-        FromDocuments(found.passages, len(found.questions), len(rows)) if found.passages else None
-    )
-    return bench, asked
+    return bench, FromDocuments(found.passages, len(found.questions), len(rows))
 
 
 def _others(texts: Sequence[str], rows: "Sequence[QuestionRow]") -> tuple[str, ...]:
@@ -234,20 +231,28 @@ def _known(
         rows = given_questions(request.questions)
         passages = len({row.context for row in rows})
     else:
-        rows, passages = made_questions(rest, settings, most=size.own, seed=request.seed, say=say)
+        made, tried = made_questions(rest, settings, most=size.own, seed=request.seed, say=say)
+        rows = with_gaps(made, rest, most=_SPARE * size.own, seed=request.seed)
+        passages = tried + len(rows) - len(made)
     found = ask(scorer_of(_source(request, settings), request.device), rows, passages)
     say(f"{len(found.facts)} real facts are known to the model, and can be forgotten")
     keep(found, request.out / ASKED, request.command)
     return found
 
 
-def _supposed(request: Request) -> Known:
+def _without_asking(request: Request, size: Size, rest: Sequence[str]) -> "list[QuestionRow]":
+    """Return questions that are there without a model: the user's own, or sentences with a gap."""
+    if request.questions:
+        return given_questions(request.questions)[: size.own]
+    return with_gaps([], rest, most=size.own, seed=request.seed)
+
+
+def _supposed(rows: "Sequence[QuestionRow]") -> Known:
     """Return what a smoke run takes for known and unknown, whatever its tiny model says."""
     from eval.known_facts import candidates
 
-    rows = tuple(given_questions(request.questions)) if request.questions else ()
     facts = tuple(case.id for case in candidates()[:_SMOKE_KNOWN])
-    return Known(len({row.context for row in rows}), rows, (True,) * len(rows), facts)
+    return Known(len({row.context for row in rows}), tuple(rows), (True,) * len(rows), facts)
 
 
 def _said(found: Known, rows: "Sequence[QuestionRow]") -> str:
@@ -333,7 +338,7 @@ def _planned(
     request: Request,
     budget: "Budget",
     bench: "Bench",
-    asked: "FromDocuments | None",
+    asked: "FromDocuments",
     say: Say,
     *,
     begun: float,

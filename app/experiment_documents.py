@@ -1,7 +1,8 @@
 """What a user's documents give an experiment: passages, texts to measure on, facts to ask about.
 
     passages = passages_of([Path("examples/knowledge")])
-    rows = made_questions(passages, settings, most=32, seed=0, say=print)
+    rows, asked = made_questions(passages, settings, most=24, seed=0, say=print)
+    rows = with_gaps(rows, passages, most=36, seed=0)
 
 Passages are short, about as long as the articles about invented facts, so that these are searched
 among their like, and so that training on a fact of a document costs no more than it must. Knows
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _WORDS = 60  # of a passage at most; a Chinese character counts as one
 _MEASURED = 0.2  # of the passages are kept aside to measure text on
-PASSAGES_A_QUESTION = 2  # that are asked about, for each question that is wanted
 _LONGEST_ANSWER = {"en": 60, "zh": 24}  # characters; more are not said by heart
 
 Say = Callable[[str], None]
@@ -118,13 +118,12 @@ def made_questions(
     """Return questions about passages that make the round trip, and how many were asked about.
 
     The assistant that the settings describe asks and answers; see
-    `model.training.questions.from_documents`. At most half of the passages are asked about, so that
-    general text is left.
+    `model.training.questions.from_documents`.
 
     Args:
         passages: Texts.
         settings: Name the generator and the encoder.
-        most: Questions that are wanted; there may be more or fewer.
+        most: Passages that are asked about, and never more than half of all.
         seed: Of the choice of passages.
         say: Is told how it goes.
     """
@@ -147,12 +146,36 @@ def made_questions(
         stored = collection.chunks_by_rowid(numbers)
         chosen = [
             Passage(1, stored[number].chunk, stored[number].title, stored[number].uri, 1.0)
-            for number in numbers[: min(most * PASSAGES_A_QUESTION, (len(numbers) + 1) // 2)]
+            for number in numbers[: min(most, _half(passages))]
         ]
         say(f"asking questions about {len(chosen)} passages of the documents")
         rows = from_documents(chosen, _asker(settings, generator), assistant)
         found = [row for row in rows if _can_be_learnt(row)]
     return found, len(chosen)
+
+
+def with_gaps(
+    rows: "Sequence[QuestionRow]", passages: Sequence[str], *, most: int, seed: int
+) -> "list[QuestionRow]":
+    """Return questions, and sentences with a gap about other passages until there are enough.
+
+    Args:
+        rows: Questions that there are.
+        passages: Texts.
+        most: Questions in all, about half of the passages at most, so that general text is left.
+        seed: Of the choice of passages.
+    """
+    from eval.facts_gaps import gap_questions
+
+    asked = {row.context for row in rows}
+    others = [text for text in passages if text not in asked]
+    random.Random(f"{seed}:gaps").shuffle(others)
+    room = min(most, _half(passages)) - len(rows)
+    return [*rows, *gap_questions(others)[: max(0, room)]]
+
+
+def _half(passages: Sequence[str]) -> int:
+    return (len(passages) + 1) // 2
 
 
 def _asker(settings: Settings, generator: "Generator") -> "Generator":
@@ -171,15 +194,3 @@ def _can_be_learnt(row: "QuestionRow") -> bool:
     return len(answer) <= _LONGEST_ANSWER[row.language] and answer.lower() not in (
         row.question.lower()
     )
-
-
-def supposed_questions(passages: Sequence[str], most: int) -> "list[QuestionRow]":
-    """Return rows as long as those that might be made, to plan with before any is made."""
-    from ingest.documents import content_id
-    from ingest.languages import question_language
-    from model.training.questions import QuestionRow
-
-    return [
-        QuestionRow("?", ("?",), text, content_id(text), question_language(text))
-        for text in passages[: min(most, (len(passages) + 1) // 2)]
-    ]

@@ -54,7 +54,8 @@ def work_of(
 
     own = facts_of_documents(bench.documents) if bench.documents else None
     share = options.teaching.replay / (1 - options.teaching.replay)
-    tokens, replay = {}, {}
+    tokens: dict[str, int] = {}
+    replay: dict[str, int] = {}
     for lesson in LESSONS:
         taught = own if lesson == "documents" else world
         if taught is None or (lesson == "general" and not bench.general):

@@ -22,6 +22,7 @@ from eval.facts import (
     facts_of_documents,
     statements,
 )
+from eval.facts_gaps import GAP, gap_questions
 from eval.facts_names import LANGUAGES, REAL, SPARE, Names, spellings, values
 from eval.facts_wordings import RELATIONS, WORDINGS, Wording
 from eval.metrics import contains_answer, exact_match
@@ -377,3 +378,61 @@ def test_a_fact_is_said_as_its_wordings_say() -> None:
     fact = Fact("x", "en", "Velor Bridge", "material", "oak", "material", "g")
     assert statements(fact)[0] == "Velor Bridge is made of oak."
     assert statements(fact, "reverse") == ()
+
+
+# --- Sentences with a gap ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("passage", "question", "answer"),
+    [
+        (
+            "The lighthouse of Orrin was finished in 1897.",
+            'What belongs in the gap: "The lighthouse of Orrin was finished in ____."?',
+            "1897",
+        ),
+        (
+            "It rains. The bridge over the Kestrel was designed by Marta Lindqvist herself.",
+            'What belongs in the gap: "The bridge over the Kestrel was designed by ____ herself."?',
+            "Marta Lindqvist",
+        ),
+        ("青石桥全长41米，由工程师设计，建成于1902年。",
+         "空格处应填什么：“青石桥全长41米，由工程师设计，建成于____年。”？", "1902"),
+        ("检索系统的排序方法采用BM25，十分稳定。",
+         "空格处应填什么：“检索系统的排序方法采用____，十分稳定。”？", "BM25"),
+        ("About 3,412.5 tons of tea were sent, of which 12% stayed.",
+         'What belongs in the gap: "About 3,412.5 tons of tea were sent, of which ____ stayed."?',
+         "12%"),
+    ],
+)  # fmt: skip
+def test_a_number_or_a_name_leaves_a_gap(passage: str, question: str, answer: str) -> None:
+    (row,) = gap_questions([passage])
+    assert (row.question, row.answers, row.context) == (question, (answer,), passage)
+
+
+@pytest.mark.parametrize(
+    "passage",
+    [
+        "Marta keeps the light and mends the nets.",  # what begins a sentence has nothing before it
+        "The lighthouse keeper was born in 1871 and finished it in 1871.",  # said twice
+        "| harbour of the island | finished in | 1897 |",
+        "The plan of the harbour is kept at https://example.org/harbour/1897",
+        "The lighthouse " + "is very old and " * 20 + "was finished in 1897.",
+        "夜里很静。",
+    ],
+)
+def test_what_makes_no_good_question_is_passed_over(passage: str) -> None:
+    assert gap_questions([passage]) == []
+
+
+def test_a_gap_and_its_answer_make_the_sentence_again() -> None:
+    passages = [
+        f"The pier of number {n} was built by the Orrin family in {1800 + n}." for n in range(9)
+    ]
+    rows = gap_questions(passages)
+    assert len(rows) == len(passages)
+    for row, passage in zip(rows, passages, strict=True):
+        assert row.question.count(GAP) == 1
+        assert passage in row.question.replace(GAP, row.answers[0])
+    world = facts_of_documents(rows)
+    assert len(world.train.facts) + len(world.control.facts) == len(rows)

@@ -12,7 +12,13 @@ from click.testing import CliRunner, Result
 from app.cli import cli, main
 from app.experiment import PLAN
 from app.experiment_asking import Known, keep, read_kept
-from app.experiment_documents import given_questions, made_questions, parted, passages_of
+from app.experiment_documents import (
+    given_questions,
+    made_questions,
+    parted,
+    passages_of,
+    with_gaps,
+)
 from app.settings import load_settings
 from docs.generate import ROOT
 from eval.budget import read_plan
@@ -184,8 +190,10 @@ def test_a_rehearsal_says_what_would_be_run_and_runs_nothing(tmp_path: Path) -> 
         "frontier", KNOWLEDGE, "--budget", "smoke", "--dry-run", "--out", tmp_path / "out"
     )
     assert done.exit_code == 0
-    assert done.output.startswith("smoke: 1 seeds, 8 invented facts of each language and half\n")
-    assert "\n  full-qa-e4+rag-3\n" in done.output and "documents" not in done.output
+    assert done.output.startswith(
+        "smoke: 1 seeds, 8 invented facts of each language and half, 8 facts of the documents\n"
+    )
+    assert "\n  full-qa-e4+rag-3\n" in done.output and "\n  full-documents-e4\n" in done.output
     assert not (tmp_path / "out").exists()
 
 
@@ -194,6 +202,21 @@ def test_passages_are_short_and_of_both_languages() -> None:
     assert len(set(passages)) == len(passages) > 40
     assert max(map(len, passages)) < 700
     assert set(parted(passages, 2)[0]) == {"en", "zh"}
+
+
+def test_sentences_with_a_gap_fill_up_what_is_asked() -> None:
+    passages = passages_of([KNOWLEDGE])
+    made = [QuestionRow("Who?", ("x",), passages[0], "a", "en")]
+    rows = with_gaps(made, passages, most=20, seed=1)
+    assert rows[0] == made[0] and len({row.context for row in rows}) == len(rows) == 20
+    assert {row.language for row in rows} == {"en", "zh"}
+    assert (
+        rows
+        == with_gaps(made, passages, most=20, seed=1)
+        != with_gaps(made, passages, most=20, seed=2)
+    )
+    assert len(with_gaps(made, passages[:4], most=20, seed=1)) <= 2  # half of the passages
+    assert with_gaps(made, passages, most=0, seed=1) == made
 
 
 def test_own_questions_are_read_with_their_passages(tmp_path: Path) -> None:
