@@ -349,6 +349,6 @@ def test_real_weights_answer_cite_and_abstain(
             # One link for each passage that a claim cites, and no written mark beside them.
             assert set(links) == {f"[{number}]" for number in cited}
             assert re.findall(r"\[\d+\]", answer.locator(".tether-body").inner_text()) == links
-            assert answer.locator(".tether-verdict").count()
+            assert answer.locator(".tether-verdict, .tether-caption").count()
             assert words in " ".join(turn.locator("mark").all_inner_texts())
         assert chat.is_clean()
