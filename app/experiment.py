@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from model.training.questions import QuestionRow
 
 PLAN, ASKED, REPORT, SEED = "plan.json", "asked.json", "report", "seed-"
-_ASKING = 8.0  # seconds for each passage that is asked about, supposed before any is
+_ASKING = 12.0  # seconds for each passage that is asked about, supposed before any is
 _SPARE = 2  # questions for each one that is wanted, since the model may know some answers
 _SMOKE_KNOWN = 4  # real facts that a smoke run asks about, as if they were known
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from model.training.questions import QuestionRow
 
 _PROMPTS = 3  # greedy askings, each after other examples
-_SAMPLES = 2  # drawn answers beside each, for what the model shall not know
+_SAMPLES = 1  # drawn answers beside each, for what the model shall not know
 
 
 @dataclass(frozen=True, slots=True)
