@@ -21,6 +21,7 @@ from app.experiment_documents import (
 )
 from app.settings import load_settings
 from docs.generate import ROOT
+from eval.arms import standard_arms
 from eval.budget import read_plan
 from eval.facts import build_world
 from eval.injection import Bench, InjectionOptions
@@ -194,6 +195,20 @@ def test_a_rehearsal_says_what_would_be_run_and_runs_nothing(tmp_path: Path) -> 
         "smoke: 1 seeds, 8 invented facts of each language and half, 8 facts of the documents\n"
     )
     assert "\n  full-qa-e4+rag-3\n" in done.output and "\n  full-documents-e4\n" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rehearsal_measures_how_fast_a_model_is(tmp_path: Path) -> None:
+    build_transformers_model(tmp_path / "base", positions=2048)
+    done = tether(
+        "frontier", KNOWLEDGE, "--budget", "99h", "--base", tmp_path / "base", "--device", "cpu",
+        "--dry-run", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("99h: 3 seeds, 64 invented facts of each language and half, 24 facts")
+    assert "left out" not in done.stdout and len(rest) == len(standard_arms("cpu"))
+    assert all(" min  " in line for line in rest)
     assert not (tmp_path / "out").exists()
 
 
