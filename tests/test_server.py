@@ -202,7 +202,7 @@ class TestLibrary:
         assert client.delete("/api/collections/zh").status_code == 204
         error_of(client.delete("/api/collections/zh"), 404)
 
-    @pytest.mark.parametrize("name", ["../../../../tmp/evil.md", "..\\evil.md", "/abs/evil.md"])
+    @pytest.mark.parametrize("name", ["../../../../etc/evil.md", "..\\evil.md", "/abs/evil.md"])
     def test_file_names_lead_nowhere_else(self, client: TestClient, home: Path, name: str) -> None:
         assert upload(client, (name, TEA), collection="names").json()["counts"]["added"] == 1
         assert [path.name for path in (home / "uploads" / "names").iterdir()] == ["evil.md"]
