@@ -178,7 +178,7 @@ def test_the_base_reads_both_directions_off_a_text(
     del gemma_gguf  # only there to be prepared, or to skip
     loaded = load_base(prepare_gemma_folder(weights_home))
     with open_suite(SmallLaboratory(tmp_path, model=loaded), Request()) as suite:
-        run = run_suite(suite, tmp_path / "run", limit=4)
+        run = run_suite(suite, tmp_path / "run", limit=2)
     arms = arms_of(run.samples)
 
     def share(arm: str, direction: str) -> float:
