@@ -257,11 +257,11 @@ def test_languages_colours_examples_and_phone_width(opener: Opener, free: Script
     panel = page.locator("#tether-evidence h2")
     page.get_by_text("新对话").wait_for()  # the browser's language
     assert panel.inner_text() == "依据"
-    assert page.get_by_role("tab").all_inner_texts() == ["问答", "文档"]
+    assert page.get_by_role("tab").all_inner_texts()[:2] == ["问答", "文档"]
     page.locator("#tether-language").click()
     page.get_by_text("New chat").wait_for()
     assert panel.inner_text() == "Evidence"
-    assert page.get_by_role("tab").all_inner_texts() == ["Chat", "Documents"]
+    assert page.get_by_role("tab").all_inner_texts()[:2] == ["Chat", "Documents"]
     page.get_by_text(EXAMPLES[1]).click()
     assert chat.last(".tether-answer").locator(".tether-badge").inner_text() == "部分有据"
     assert page.locator(".tether-found").first.inner_text().startswith("p. 3 · score 0.500")
