@@ -60,7 +60,7 @@ class ReaderSettings:
     """Who reads answers out of sentences: a trained head on the encoder."""
 
     adapter: str = "auto"  # "auto" (the shipped head), "none", a name, or a folder
-    answers: Literal["beside", "first"] = "beside"  # a draft; first: none where it alone is sure
+    answers: Literal["first", "beside"] = "first"  # no draft where it alone is sure; always beside
 
 
 @dataclass(frozen=True, slots=True)

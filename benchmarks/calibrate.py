@@ -475,8 +475,9 @@ def fit_language(
 ) -> None:
     """Fit what tells of sentences, of spans, of both candidates of an answer, and of quotations.
 
-    A question is answered by the likelier of its draft and of what was read beside it, so both
-    have one threshold. What that leaves is quoted or not.
+    What the reader alone is not sure of is answered by the likelier of a draft and of what was
+    read beside it: both have one threshold, fitted to those questions. What that leaves is quoted
+    or not.
     """
     figures: dict[str, Any] = {}
     cases = choose_cases(data, language, arguments.questions, arguments.seed)
@@ -495,17 +496,16 @@ def fit_language(
     print(language, "sentences", len(rows), figures, flush=True)
 
     questions = Questions(language, asked, evidence, arguments.wrong, result, figures)
-    span = fit_spans(questions, verifier)
+    span, left = fit_spans(questions, verifier)
     if span is not None:
         verifier = verifier_with(replace(calibration, span={language: span}))
-    answered = fit_answers(questions, [drafter.draft(one) for one in evidence], verifier)
-    left = [i for i, is_answered in enumerate(answered) if not is_answered]
+    left = fit_answers(questions, [drafter.draft(one) for one in evidence], verifier, left)
     quoted = best_sentences(rough, rows, unseen)
     best = [quoted[i] for i in left]
     sentence = with_threshold(sentence, risk_threshold(best, arguments.wrong))
     result["sentence"][language] = as_json(sentence)
     figures |= {
-        f"left_{language}": len(left),
+        f"left_{language}": len(left),  # by reader and draft, to be quoted or not
         f"quotation_right_{language}": round(float(np.mean([right for _, right in best])), 4),
         **coverage_figures("quotation", language, best, sentence.threshold, len(best)),
     }
@@ -513,11 +513,14 @@ def fit_language(
     print(language, "quotations", figures, flush=True)
 
 
-def fit_spans(questions: Questions, verifier: HeadVerifier) -> Logistic | None:
-    """Return the function of what was read before there is a draft, None without a reader."""
+def fit_spans(questions: Questions, verifier: HeadVerifier) -> tuple[Logistic | None, list[int]]:
+    """Return the function of what was read before there is a draft, and the questions it leaves.
+
+    None without a reader, which leaves all of them.
+    """
     language = questions.language
     if not any(evidence.readings for evidence in questions.evidence):
-        return None
+        return None, list(range(len(questions.asked)))
     by_question = [
         span_rows(asked, evidence, None, verifier)
         for asked, evidence in zip(questions.asked, questions.evidence, strict=True)
@@ -526,15 +529,16 @@ def fit_spans(questions: Questions, verifier: HeadVerifier) -> Logistic | None:
     function = with_threshold(function, risk_threshold(best, questions.wrong))
     questions.result["span"][language] = as_json(function)
     note(questions, "span", best, function.threshold)
-    return function
+    return function, [i for i, (score, _) in enumerate(best) if score < function.threshold]
 
 
 def fit_answers(
-    questions: Questions, drafts: Sequence[Draft], verifier: HeadVerifier
-) -> list[bool]:
-    """Fit drafted claims and what was read beside them; return which questions are answered.
+    questions: Questions, drafts: Sequence[Draft], verifier: HeadVerifier, left: Sequence[int]
+) -> list[int]:
+    """Fit drafted claims and what was read beside them; return which of `left` they leave.
 
-    Thresholds are fitted to what the functions say of paragraphs that they did not see.
+    The functions are fitted to all questions, the threshold to those that come to a draft, by what
+    the functions say of paragraphs that they did not see.
     """
     language = questions.language
     everything = list(zip(questions.asked, questions.evidence, drafts, strict=True))
@@ -545,10 +549,10 @@ def fit_answers(
         spans = [span_rows(*one, verifier) for one in everything]
         beside, best_spans = fit_candidates(spans, SAME_FOR_SPANS)
         best = [max(pair) for pair in zip(best_drafts, best_spans, strict=True)]
-        threshold = risk_threshold(best, questions.wrong)
+        threshold = risk_threshold([best[i] for i in left], questions.wrong)
         questions.result["span_beside"][language] = as_json(with_threshold(beside, threshold))
         note(questions, "span_beside", best_spans, threshold)
-    threshold = risk_threshold(best, questions.wrong)
+    threshold = risk_threshold([best[i] for i in left], questions.wrong)
     questions.result["answer"][language] = as_json(with_threshold(answer, threshold))
     tops = [
         evidence.best()[1]
@@ -567,7 +571,8 @@ def fit_answers(
     )
     note(questions, "draft", best_drafts, threshold)
     note(questions, "answer", best, threshold)
-    return [score >= threshold for score, _ in best]
+    note(questions, "left_answer", [best[i] for i in left], threshold)
+    return [i for i in left if best[i][0] < threshold]
 
 
 def fit_candidates(

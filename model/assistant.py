@@ -85,7 +85,7 @@ class Assistant:
         prompt: PromptOptions | None = None,
         decoding: Decoding | None = None,
         top_k: int = 5,
-        reads_first: bool = False,
+        reads_first: bool = True,
     ) -> None:
         """Put the parts together.
 
