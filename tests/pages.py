@@ -75,10 +75,9 @@ class ScriptedService(Service):
         question: str,
         *,
         collection: str | None = None,
-        passages: Sequence[Passage] | None = None,
-        retrieval: bool = True,
         top_k: int | None = None,
         owner: str = "",
+        **_: object,
     ) -> Yielding[Waiting | Event, None, None]:
         """Yield the events of the script that the question names."""
         assert owner and collection
