@@ -17,14 +17,14 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
-from app import page_routes, tab_chat, tab_documents
+from app import page_routes, tab_chat, tab_documents, tab_lens
 from app.evidence import Language, escape
 from app.page_parts import QUIET, Shell, Tab, collection_names
 from app.service import Service
 from ingest.errors import UsageError
 from ingest.loaders import MAX_BYTES
 
-TABS = (tab_chat, tab_documents)
+TABS = (tab_chat, tab_documents, tab_lens)
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {

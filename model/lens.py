@@ -120,6 +120,11 @@ class Lens(TransformersGenerator):
             stop = self._stop(prompt)
             yield from search_beams(self._model, self._tokenizer, encoded, decoding, stop=stop)
 
+    def as_read(self, prompt: Prompt) -> str:
+        """Return a prompt as the model reads it, with the special tokens that are added."""
+        tokens = self._encode(prompt)["input_ids"][0].tolist()
+        return str(self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+
     def _prepared(
         self, prompts: Sequence[Prompt], decoding: Decoding
     ) -> tuple[list["Tensor"], Decoding]:
@@ -218,6 +223,18 @@ def search_beams(
         reading.go_on([one.tokens[-1] for one in grown], [one.parent for one in grown])
 
 
+def path_of(steps: Sequence[BeamStep]) -> list[Beam]:
+    """Return the beams, one a step, that lead to the best text so far."""
+    if not steps:
+        return []
+    best = steps[-1].best
+    end = next((i for i, step in enumerate(steps) if best in step.finished), len(steps) - 1)
+    path = [best]
+    for step in reversed(steps[:end]):
+        path.append(step.beams[path[-1].parent])
+    return path[::-1]
+
+
 # --- Reading -------------------------------------------------------------------------------------
 
 
@@ -287,7 +304,7 @@ def _scores(logits: "Tensor", decoding: Decoding) -> _Scores:
     warmed = logits / decoding.temperature
     if decoding.top_p >= 1:
         return _Scores(warmed, warmed)
-    return _Scores(warmed, TopPLogitsWarper(decoding.top_p)(None, warmed))  # type: ignore[arg-type, no-untyped-call]
+    return _Scores(warmed, TopPLogitsWarper(decoding.top_p)(None, warmed))
 
 
 def _chooser(decoding: Decoding) -> Callable[[_Scores], int]:

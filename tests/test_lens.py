@@ -11,7 +11,7 @@ import pytest
 
 from ingest.errors import GeneratorError, SettingsError
 from model.generators import Decoding
-from model.lens import BeamStep, Lens, Step, _Words
+from model.lens import BeamStep, Lens, Step, _Words, path_of
 from model.prompts import Prompt, PromptOptions, build_prompt
 from tests.tiny_models import build_transformers_model
 
@@ -126,6 +126,10 @@ def test_beams_are_a_tree(lens: Lens) -> None:
             gained = math.log(beam.chosen.probability)
             assert beam.total == pytest.approx(parent.total + gained, abs=1e-4)
             assert beam.score == pytest.approx(beam.total / step.number)
+    path = path_of(steps)
+    assert path[-1] == steps[-1].best
+    assert all(one in step.beams for one, step in zip(path[:-1], steps[:-1], strict=True))
+    assert sum(math.log(one.chosen.probability) for one in path) == pytest.approx(path[-1].total)
     totals = [[beam.total for beam in step.beams] for step in steps]
     assert all(row == sorted(row, reverse=True) for row in totals)
 
@@ -171,6 +175,19 @@ def test_a_stop_string_ends_the_text_as_it_ends_a_stream(lens: Lens, mark: str) 
     assert (step.ending == "text") == (mark in step.text)
     best = list(lens.search(prompt, beams))[-1].best
     assert best.text.partition(mark)[0] == "".join(lens.stream(prompt, beams))
+
+
+def test_the_way_to_a_text_that_ended_early_is_found(ending: Lens) -> None:
+    steps = list(ending.search(SEEN, Decoding("beam", beams=4, max_new_tokens=24)))
+    for count in range(1, len(steps) + 1):
+        path = path_of(steps[:count])
+        assert path[-1] == steps[count - 1].best
+        assert path[-1].score == pytest.approx(path[-1].total / len(path))
+    assert path_of([]) == []
+
+
+def test_a_prompt_is_shown_as_it_is_read(lens: Lens) -> None:
+    assert lens.as_read(UNSEEN) == UNSEEN.as_text()
 
 
 def test_a_prompt_is_read_once(lens: Lens) -> None:
@@ -256,11 +273,13 @@ def test_the_passage_makes_the_answer_likely(weights_home: Path, gemma_gguf: Pat
     del gemma_gguf  # only there to skip without weights
     lens = Lens(str(prepare_gemma_folder(weights_home)), name="gemma-3-270m", device="cpu")
     question = "故宫在哪里?"
-    told = build_prompt(question, [(1, "故宫位于北京。")], PromptOptions())
-    untold = build_prompt(question, [], PromptOptions())
+    options = PromptOptions(examples=0)
+    told = build_prompt(question, [(1, "故宫位于北京。")], options)
+    untold = build_prompt(question, [], options)
     steps = list(lens.walk([told, untold], Decoding(max_new_tokens=12)))
     assert "北京" in steps[-1].text
-    (step,) = [step for step in steps if "北京" in step.views[0].chosen.text]
+    step = next(step for step in steps if "北京" in step.text)
+    assert step.views[0].chosen.text == "北京"
     with_it, without_it = (view.chosen.probability for view in step.views)
     assert with_it > 0.5 > without_it
     assert with_it > 2 * without_it
