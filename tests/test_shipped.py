@@ -20,8 +20,8 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
     return [one for one in list_adapters(tmp_path_factory.mktemp("home")) if one.is_shipped]
 
 
-def test_the_reader_is_there(adapters: list[Adapter]) -> None:
-    assert "read" in {one.role for one in adapters}
+def test_the_reader_and_the_answer_adapter_are_there(adapters: list[Adapter]) -> None:
+    assert {one.role for one in adapters} == {"read", "answer"}
     assert all(one.name == one.role for one in adapters)
     assert sum(one.bytes for one in adapters) <= MOST_BYTES
 
@@ -29,14 +29,16 @@ def test_the_reader_is_there(adapters: list[Adapter]) -> None:
 def test_verification_was_fitted_with_exactly_these(adapters: list[Adapter]) -> None:
     fitted = trained_calibration().provenance["adapters"]
     assert fitted == {one.role: one.sha256 for one in adapters if one.role in fitted}
-    assert "read" in fitted
+    assert fitted.keys() == {"read", "answer"}
 
 
 def test_each_has_a_record_and_a_card(adapters: list[Adapter]) -> None:
     for one in adapters:
-        assert one.record["task"]["data_sha256"] and one.record["seed"] == 0
+        task = one.record["task"]
+        data = task["data_sha256"] if one.role == "read" else task["data"]["sha256"]
+        assert isinstance(one.record["seed"], int) and one.record["commit"]
         card = (one.folder / "README.md").read_text("utf-8")
-        for told in ("## Data", "## Command", "## Figures", "licence", one.sha256[:12]):
+        for told in ("## Data", "## Command", "## Figures", "licence", one.sha256[:12], data[:12]):
             assert told in card, (one.role, told)
 
 
