@@ -133,7 +133,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "serve.waiting": (1, 10_000),
     "serve.waiting_each": (1, 10_000),
     "serve.upload_bytes": (1, math.inf),
-    "serve.upload_seconds": (1, math.inf),
+    "serve.upload_seconds": (0.1, math.inf),
 }
 
 

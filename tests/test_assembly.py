@@ -122,6 +122,7 @@ def test_a_trained_reranker_orders_what_is_found(folder: Path, tmp_path: Path) -
         pass
     searcher = open_searcher(settings)[2]
     assert isinstance(searcher, RerankingSearcher)
-    assert [row["name"] for row in describe_adapters(settings) if row["in_force"]] == ["order"]
+    in_force = {row["name"]: row["role"] for row in describe_adapters(settings) if row["in_force"]}
+    assert in_force == {"order": "rerank", "answer": "answer"}
     with pytest.raises(WeightsError, match=r"no adapter \"nobody\".*search.reranker = none"):
         open_searcher(with_heads(folder, tmp_path, search__reranker="nobody")[0])
