@@ -15,7 +15,7 @@ from model.answers import Answer, Citation, Claim, Status
 from model.claims import Draft, DraftClaim, marked, read
 from model.evidence import Sentence
 from model.generators import Decoding, Generator
-from model.prompts import Prompt, PromptOptions, build_prompt, pack
+from model.prompts import Prompt, PromptOptions, build_memory_prompt, build_prompt, pack
 from model.verifier import QuestionEvidence, Verifier
 from retrieval.passages import Passage
 from retrieval.search import Searcher
@@ -205,7 +205,7 @@ class Assistant:
 
     def _recite(self, question: str, timings: _Timings) -> Iterator[Event]:
         """Answer from the model's memory: for comparison, shown as unverified."""
-        prompt = build_prompt(question, [], self._prompt)
+        prompt = build_memory_prompt(question)
         draft = ""
         for piece in self._generate(prompt, timings):
             draft += piece

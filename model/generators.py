@@ -12,7 +12,7 @@ import secrets
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -172,6 +172,7 @@ class LlamaCppGenerator:
             path, key, (slots, context_tokens), threads, gpu_layers, lora
         )
         self._use_chat = _use_chat(style, _has_chat_template(path), name)
+        self._has_lora = lora is not None
         self._http = httpx.Client(
             base_url=self._server.listening_address,
             headers={"Authorization": f"Bearer {key}"},
@@ -211,6 +212,8 @@ class LlamaCppGenerator:
             handle = self._server.handle_completions
         if scores is not None:
             request |= _asking_for_scores(chat=self._use_chat)
+        if self._has_lora and prompt.is_for_base:
+            request["lora"] = [{"id": 0, "scale": 0.0}]
         with self._free_slots:
             yield from _pull(handle, request, scores)
 
@@ -427,6 +430,7 @@ class TransformersGenerator:
         folder = local_folder(model)
         self._name = name
         self._device = _pick_device(device)
+        self._is_adapted = False
         try:
             with quiet_loading():
                 self._load(str(folder or model), local=folder is not None)
@@ -468,6 +472,14 @@ class TransformersGenerator:
         if not (adapter / "adapter_model.safetensors").is_file():  # peft would unpickle another
             raise WeightsError(f"{adapter} has no adapter_model.safetensors; name another adapter")
         self._model = PeftModel.from_pretrained(self._model, str(adapter)).eval()
+        self._is_adapted = True
+
+    def _chosen_weights(self, prompt: Prompt) -> AbstractContextManager[None]:
+        """Return what leaves the adapter out while a prompt for the base runs."""
+        if prompt.is_for_base and self._is_adapted:
+            without: AbstractContextManager[None] = self._model.disable_adapter()
+            return without
+        return nullcontext()
 
     @property
     def identity(self) -> GeneratorIdentity:
@@ -480,7 +492,7 @@ class TransformersGenerator:
         """Yield pieces as they are decoded; beam search yields its best text at once."""
         stop = () if self._use_chat else prompt.stop
         text = ""
-        with self._lock, _as_generator_errors():
+        with self._lock, _as_generator_errors(), self._chosen_weights(prompt):
             inputs = self._encode(prompt)
             options = inputs | self._options(inputs["input_ids"].shape[1], decoding)
             run = self._search_beams if decoding.strategy == "beam" else self._stream_tokens

@@ -7,7 +7,7 @@ Knows nothing of backends.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingest.languages import question_language
 from model.claims import unmarked
@@ -25,6 +25,7 @@ class Prompt:
     user: str
     cue: str = ""  # the words after which a base model goes on with its answer
     stop: tuple[str, ...] = ()
+    is_for_base: bool = False  # an adapter in force is left out
 
     def as_text(self) -> str:
         """Return the whole prompt as one text for a model without a chat template.
@@ -161,6 +162,15 @@ def build_prompt(
         cue=wording.cue,
         stop=wording.stop if options.instruct else ("\n",),
     )
+
+
+def build_memory_prompt(question: str) -> Prompt:
+    """Return the prompt for a question without passages, from worked examples.
+
+    It is for the base alone: an adapter that learnt to answer from passages has none here, and
+    refuses or says nothing.
+    """
+    return replace(build_prompt(question, [], PromptOptions()), is_for_base=True)
 
 
 def completion(question: str, claims: Sequence[tuple[str, int]]) -> str:

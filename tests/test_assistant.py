@@ -15,6 +15,7 @@ from model.assistant import (
 )
 from model.claims import Draft
 from model.generators import ScriptedGenerator
+from model.prompts import TRAINED
 from model.verifier import OverlapVerifier, QuestionEvidence, SpanAnswer, Verdict
 from retrieval.encoders import HashingEncoder
 from retrieval.passages import Passage
@@ -163,6 +164,17 @@ def test_what_was_read_answers_where_the_draft_holds_nothing(reply: str) -> None
     assert (answer.text, prompts) == ("Ola Fenn [1]", 1)
     unsure, _, _ = reading("The passages do not say.", sure=False, first=False)
     assert unsure.status == "abstained"  # nor is anything quoted
+
+
+def test_from_memory_the_base_is_asked_with_worked_examples() -> None:
+    generator = ScriptedGenerator(default="Ola Fenn")
+    verifier = OverlapVerifier(HashingEncoder(), plain_calibration())
+    one = Assistant(generator=generator, verifier=verifier, prompt=TRAINED)
+    one.ask(QUESTION, retrieval=False)
+    one.ask(QUESTION, passages=passages())
+    memory, trained = generator.prompts
+    assert memory.is_for_base and len(memory.examples) == 3
+    assert not trained.is_for_base and not trained.examples
 
 
 def test_from_memory_is_never_supported() -> None:

@@ -195,6 +195,9 @@ class TestTransformers:
         source = str(models / "llama")
         adapted = TransformersGenerator(source, name="a", device="cpu", adapter=folder)
         assert text_of(adapted) != text_of(loaded["llama"])
+        for_base = replace(PROMPT, is_for_base=True)
+        assert text_of(adapted, for_base) == text_of(loaded["llama"])
+        assert text_of(adapted) != text_of(loaded["llama"])  # for that prompt only
         idle = build_lora(tmp_path / "idle", strength=0.0)
         same = TransformersGenerator(source, name="a", device="cpu", adapter=idle)
         assert text_of(same) == text_of(loaded["llama"])

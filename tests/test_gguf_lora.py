@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,11 @@ def array(kind: int, count: int) -> bytes:
     return struct.pack("<Q", 1) + b"x" + struct.pack("<IIQ", 9, kind, count)
 
 
-def run(path: Path, lora: Path | None = None) -> tuple[str, list[float]]:
+def run(path: Path, lora: Path | None = None, prompt: Prompt = PROMPT) -> tuple[str, list[float]]:
     """Return what a model says, and how sure it is."""
     generator = LlamaCppGenerator(path, name="tiny", threads=1, context_tokens=512, lora=lora)
     scores: list[float] = []
-    return "".join(generator.stream(PROMPT, GREEDY, scores)), scores
+    return "".join(generator.stream(prompt, GREEDY, scores)), scores
 
 
 class TestFiles:
@@ -116,6 +117,8 @@ class TestConversion:
         adapted = run(base, tmp_path / "lora.gguf")
         merged = run(merge_by_hand(base, folder, tmp_path / "merged.gguf"))
         assert adapted[0] == merged[0] != run(base)[0]
+        for_base = replace(PROMPT, is_for_base=True)
+        assert run(base, tmp_path / "lora.gguf", for_base)[0] == run(base)[0]
         assert adapted[1] == pytest.approx(merged[1], abs=0.02)
 
     def test_scales(self, base: Path, tmp_path: Path) -> None:
