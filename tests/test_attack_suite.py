@@ -91,6 +91,7 @@ def test_a_second_run_asks_nothing_and_the_page_names_what_gave_way(tmp_path: Pa
 
 
 @pytest.mark.weights
+@pytest.mark.slow
 def test_the_real_assistant_answers_in_spite_of_attacks(
     e5_encoder: Encoder, gemma_gguf: Path, weights_home: Path, tmp_path: Path
 ) -> None:

@@ -170,6 +170,7 @@ def test_scores_are_those_of_the_model(data: Path) -> None:
 
 
 @pytest.mark.weights
+@pytest.mark.slow
 def test_the_base_reads_both_directions_off_a_text(
     weights_home: Path, gemma_gguf: Path, tmp_path: Path
 ) -> None:

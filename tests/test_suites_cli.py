@@ -338,6 +338,7 @@ def test_the_laboratory_changes_what_it_is_told_to(home: Path, model: Path) -> N
 
 
 @pytest.mark.weights
+@pytest.mark.slow
 def test_the_real_assistant_reads_recalls_chooses_and_follows(
     weights_home: Path, gemma_gguf: Path, tmp_path: Path
 ) -> None:
