@@ -8,7 +8,8 @@ nothing of what an ingest does.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 
@@ -38,8 +39,6 @@ def watch(
     Raises:
         Exception: Whatever `ingest` raises.
     """
-    from watchfiles import watch as follow
-
     while not stop.is_set():
         present = _present(folders)
         if not present:
@@ -48,6 +47,24 @@ def watch(
                 pass
             continue
         is_first = True
+        with _held_open(present):
+            for changed in _turns(present, folders, stop, debounce_seconds):
+                # The first turn comes when the system is already watching: no change is lost.
+                if changed or is_first:
+                    ingest()
+                is_first = False
+                if _present(folders) != present:
+                    break
+
+
+def _turns(
+    present: Iterable[Path], folders: Sequence[Path], stop: Event, debounce_seconds: float
+) -> Iterator[bool]:
+    """Yield at every tick whether something changed that matters, until `stop` is set."""
+    from watchfiles import watch as follow
+
+    # A folder may vanish before it is followed; the caller then looks again what there is.
+    with suppress(FileNotFoundError):
         for changes in follow(
             *present,
             watch_filter=lambda _, path: _matters(path, folders),
@@ -57,12 +74,20 @@ def watch(
             rust_timeout=_TICK_MS,
             yield_on_timeout=True,
         ):
-            # The first turn comes when the system is already watching, so that no change is lost.
-            if changes or is_first:
-                ingest()
-            is_first = False
-            if _present(folders) != present:
-                break
+            yield bool(changes)
+
+
+@contextmanager
+def _held_open(folders: Iterable[Path]) -> Iterator[None]:
+    """Keep folders open: while they are, one made anew in their place cannot get their number.
+
+    A file system gives a freed inode number to the next folder, which would then seem followed.
+    """
+    with ExitStack() as opened:
+        for folder in folders:
+            with suppress(OSError):  # vanished, or a system that does not open folders
+                opened.callback(os.close, os.open(folder, os.O_RDONLY))
+        yield
 
 
 def _present(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:

@@ -85,6 +85,30 @@ def test_a_folder_that_vanishes_and_returns_is_followed_again(watched: Watched) 
     assert watched.wait_for("added") == "later.txt"
 
 
+def test_a_folder_made_anew_within_a_run_is_followed(tmp_path: Path) -> None:
+    folder, stop, seen = tmp_path / "notes", Event(), Queue[list[str]]()
+    folder.mkdir()
+
+    def ingest() -> None:
+        if not (tmp_path / "replaced").exists():
+            (tmp_path / "replaced").touch()
+            folder.rmdir()
+            folder.mkdir()  # gets the same inode number from most file systems
+        seen.put(sorted(path.name for path in folder.iterdir()))
+
+    thread = Thread(target=watch, args=([folder], ingest, stop), kwargs={"debounce_seconds": 0.2})
+    thread.start()
+    try:
+        seen.get(timeout=60)  # the run that replaced it
+        seen.get(timeout=60)  # the new folder is followed
+        (folder / "later.txt").write_text("Later.")
+        while "later.txt" not in seen.get(timeout=60):
+            pass
+    finally:
+        stop.set()
+        thread.join(30)
+
+
 def test_an_error_of_the_ingest_ends_the_watch(tmp_path: Path) -> None:
     def fail() -> None:
         raise RuntimeError("disk full")
