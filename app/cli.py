@@ -15,10 +15,10 @@ import click
 from app.feedback import feedback
 from app.flags import Flags, collection_option, json_option, pass_flags, shown
 from app.keeping import LIBRARY
-from app.laboratory import LABORATORY
+from app.laboratory.commands import LABORATORY
 from app.modelling import MODELLING
 from app.serving import serve
-from app.training import train
+from app.training.commands import train
 
 if TYPE_CHECKING:
     from model.answers import Answer
@@ -158,7 +158,7 @@ def _print_rows(rows: Iterator[dict[str, Any]]) -> None:
 
 def _print_answer(answer: "Answer") -> None:
     """Print the text, then each citation with its source and the quoted characters."""
-    from app.evidence import location
+    from app.page.evidence import location
 
     note = {
         "partial": "(parts of the draft were left out: the documents do not support them)",
@@ -203,7 +203,7 @@ def search(
     settings = flags.settings(collection=collection, search__top_k=top_k)
     from app import batch as doors
     from app.assembly import open_searcher
-    from app.evidence import location
+    from app.page.evidence import location
     from model.answers import passage_to_json
     from model.assistant import checked_question
 
@@ -274,8 +274,8 @@ def chat(
     from app.serving import require_loopback, run
 
     require_loopback(settings.chat.host)
-    from app.page import listen, mount_page
-    from app.server import build_app
+    from app.http.server import build_app
+    from app.page.page import listen, mount_page
     from app.service import Service
     from retrieval.store import list_collections, require_collection
 

@@ -1,8 +1,9 @@
 """`tether serve`: the page and the HTTP interfaces from one process, for this machine only.
 
-Starts, runs and stops a server; what it answers stands in `app.server`. When it is told to stop, it
-takes no more questions, lets the running answers finish, and cancels what takes too long. Its log
-is one JSON object a line on standard error, without any text of questions, answers or documents.
+Starts, runs and stops a server; what it answers stands in `app.http.server`. When it is told to
+stop, it takes no more questions, lets the running answers finish, and cancels what takes too long.
+Its log is one JSON object a line on standard error, without any text of questions, answers or
+documents.
 """
 
 import json
@@ -60,8 +61,8 @@ def serve(
     settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
     host, port = settings.chat.host, settings.chat.port
     require_loopback(host)
-    from app.page import listen, mount_page
-    from app.server import build_app
+    from app.http.server import build_app
+    from app.page.page import listen, mount_page
     from app.service import Service
 
     log_as_json()
@@ -76,7 +77,7 @@ def require_loopback(host: str) -> None:
     Raises:
         UsageError: Others can.
     """
-    from app.guard import LOOPBACK
+    from app.http.guard import LOOPBACK
 
     if host.strip("[]") not in LOOPBACK:
         raise UsageError(
@@ -97,7 +98,7 @@ def run(
     """Serve an application until the process is told to stop; the caller closes the service.
 
     Args:
-        app: What `app.server.build_app` returned.
+        app: What `app.http.server.build_app` returned.
         service: Behind it; it is drained before the connections are closed.
         listening: Where requests come in.
         ready: Called with the server's address once requests are answered.

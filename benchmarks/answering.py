@@ -6,7 +6,7 @@
 Every distinct paragraph of a set becomes one document of a real collection (kept under
 TETHER_HOME/benchmarks, so a second run embeds nothing); every question goes through
 `Assistant.ask`. Sets that supply their own passages are asked over those, and some give the gold
-paragraph among distractors; `eval/question_sets.py` lists them. Retrieval is measured
+paragraph among distractors; `eval/suites/question_sets.py` lists them. Retrieval is measured
 on all questions, answering on at most `--limit` per set and language. Rows are appended to the
 JSONL file as they are done, and the report is built from that file alone. A file is resumed only
 by the code, calibration, models and settings that began it: old figures never pass for new ones.
@@ -24,15 +24,23 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from app.laboratory.suites import SettingsLaboratory
 from app.settings import load_settings
-from app.suites import SettingsLaboratory
 from benchmarks.answering_records import Record, read_rows
 from benchmarks.answering_report import render
 from eval.answering import Row, described
-from eval.benches import RETRIEVED, Asker, Bench, Benches, Opener, paragraphs_of, passages_for
 from eval.cases import Case, sample
 from eval.datasets import find_data
-from eval.question_sets import DEFAULT, GROUPS, SETS, cases_of
+from eval.suites.benches import (
+    RETRIEVED,
+    Asker,
+    Bench,
+    Benches,
+    Opener,
+    paragraphs_of,
+    passages_for,
+)
+from eval.suites.question_sets import DEFAULT, GROUPS, SETS, cases_of
 from ingest.errors import SettingsError, TetherError, UsageError
 from model.answers import answer_to_json
 

@@ -24,8 +24,8 @@ from eval.answering import (
     support,
     unfounded,
 )
-from eval.question_sets import MIXED
 from eval.statistics import bootstrap, mean
+from eval.suites.question_sets import MIXED
 
 RISKS = (0.15, 0.05)  # shares of wrong answers at which coverage is read off
 RESAMPLES = 400  # of the coverage at a risk, which is no mean and takes longer

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from eval import rankings
 from eval.datasets import find_data
 from eval.rankings import Query, RankingSet
-from eval.retrieval_suite import METRICS, Ranking, RankingBench, open_ranking_bench
 from eval.statistics import mean
+from eval.suites.retrieval import METRICS, Ranking, RankingBench, open_ranking_bench
 from ingest.chunking import ChunkingOptions
 from ingest.languages import split_sentences
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.bases import load_adapter
 from app.settings import load_settings
+from app.training.bases import load_adapter
 from ingest.errors import UsageError
 from model.adapters import read_adapter, require_base
 from model.prompts import TRAINED

@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.benches import Asker
 from eval.scoring import Completion, Scorer
+from eval.suites.benches import Asker
 from ingest.errors import UsageError
 from model.assistant import LONGEST_QUESTION
 from retrieval.search import Searcher

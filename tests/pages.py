@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from app.page import mount_page
-from app.server import build_app
+from app.http.server import build_app
+from app.page.page import mount_page
 from app.service import Service, Waiting
 from app.settings import load_settings
 from ingest.documents import Chunk, chunk_id, content_id

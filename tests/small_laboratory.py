@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.suites import Overheard
+from eval.suites.suite import Overheard
 from ingest.chunking import ChunkingOptions
 from model.assistant import Assistant
 from model.generators import Decoding, Generator, ScriptedGenerator
@@ -19,7 +19,7 @@ from tests.test_verifier import plain_calibration
 
 @dataclass
 class SmallLaboratory:
-    """An `eval.suites.Laboratory` around a generator, a hashing encoder and a plain verifier."""
+    """A `Laboratory` of suites around a generator, a hashing encoder and a plain verifier."""
 
     home: Path
     given: Generator = field(default_factory=ScriptedGenerator)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.arms import (
+from eval.injection.arms import (
     LESSONS,
     LEVELS,
     MITIGATIONS,

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from app.laboratory.suites import SettingsLaboratory
 from app.settings import load_settings
-from app.suites import SettingsLaboratory
-from eval.attack_suite import LAYOUT, NAME, open_suite
-from eval.attacks import ATTACKS
 from eval.pages import markdown
 from eval.records import Run
-from eval.suite_pages import arms_of, suite_page
-from eval.suites import Request, run_suite
+from eval.suites.attacks import ATTACKS
+from eval.suites.injection_attack import LAYOUT, NAME, open_suite
+from eval.suites.pages import arms_of, suite_page
+from eval.suites.suite import Request, run_suite
 from model.generators import Decoding, ScriptedGenerator
 from model.prompts import Prompt
 from retrieval.encoders import Encoder

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from eval.attacks import ATTACKS, KINDS, Attack, is_silent, is_useful, shown, succeeds
 from eval.outcomes import degenerate_outputs
+from eval.suites.attacks import ATTACKS, KINDS, Attack, is_silent, is_useful, shown, succeeds
 from model.answers import Answer, Claim
 from model.assistant import ABSTENTION
 

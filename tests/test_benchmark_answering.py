@@ -24,9 +24,9 @@ from benchmarks.answering import (
 )
 from benchmarks.answering_records import Record, read_rows
 from eval import answering as measures
-from eval.benches import Bench, Benches
 from eval.cases import Case
-from eval.suites import hash_code
+from eval.suites.benches import Bench, Benches
+from eval.suites.suite import hash_code
 from ingest.errors import UsageError
 from model.answers import Answer, Citation, Claim
 from retrieval.encoders import HashingEncoder, Vectors

@@ -18,9 +18,9 @@ from benchmarks.answering_records import Record, read_rows
 from benchmarks.answering_report import coverage_at, render
 from eval import answering as measures
 from eval.answering import Row
-from eval.benches import Benches
 from eval.cases import Case
-from eval.question_sets import DEFAULT, GROUPS, MIXED, SETS, cases_of
+from eval.suites.benches import Benches
+from eval.suites.question_sets import DEFAULT, GROUPS, MIXED, SETS, cases_of
 from ingest.errors import UsageError
 from model.answers import Answer
 from retrieval.encoders import HashingEncoder

@@ -15,7 +15,7 @@ from benchmarks.retrieval import (
     report,
 )
 from eval.rankings import Query, RankingSet
-from eval.retrieval_suite import METRICS, RankingBench
+from eval.suites.retrieval import METRICS, RankingBench
 from ingest.documents import content_id
 from retrieval.encoders import HashingEncoder
 from tests.tiny_sets import YEARS, asked

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.arms import Arm, core_arms, standard_arms
-from eval.budget import (
+from eval.injection.arms import Arm, core_arms, standard_arms
+from eval.injection.budget import (
     FEWEST_FACTS,
     SPARED,
     FromDocuments,

@@ -13,7 +13,7 @@ import pytest
 
 from app.assembly import build_generator
 from app.history import History
-from app.page import listen
+from app.page.page import listen
 from app.service import Service
 from app.settings import load_settings
 from docs.screenshot import photograph

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from eval.decoding import BEAMS, DRAWS, LAYOUT, TEMPERATURES, open_suite, ways
-from eval.gold_questions import gold_questions
 from eval.pages import markdown
 from eval.records import Run
-from eval.suite_pages import arms_of, suite_page
-from eval.suites import Request, is_baseline, run_suite
+from eval.suites.decoding import BEAMS, DRAWS, LAYOUT, TEMPERATURES, open_suite, ways
+from eval.suites.gold_questions import gold_questions
+from eval.suites.pages import arms_of, suite_page
+from eval.suites.suite import Request, is_baseline, run_suite
 from model.generators import (
     Decoding,
     GeneratorIdentity,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.evidence import (
+from app.page.evidence import (
     WORDS,
     Language,
     answer_html,

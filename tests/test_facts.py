@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.facts import (
+from eval.injection.facts import (
     KINDS,
     MOST,
     Fact,
@@ -22,9 +22,9 @@ from eval.facts import (
     facts_of_documents,
     statements,
 )
-from eval.facts_gaps import GAP, gap_questions
-from eval.facts_names import LANGUAGES, REAL, SPARE, Names, spellings, values
-from eval.facts_wordings import RELATIONS, WORDINGS, Wording
+from eval.injection.gaps import GAP, gap_questions
+from eval.injection.names import LANGUAGES, REAL, SPARE, Names, spellings, values
+from eval.injection.wordings import RELATIONS, WORDINGS, Wording
 from eval.metrics import contains_answer, exact_match
 from ingest.documents import content_id
 from ingest.errors import UsageError

@@ -10,11 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from eval.arms import Arm
-from eval.budget import FromDocuments, LeftOut, Plan, read_budget, whole
-from eval.frontier import at_matched_acquisition, crossing, curves
-from eval.frontier_evidence import OWN, RECOVERED, Evidence
-from eval.frontier_outcomes import (
+from eval.frontier.evidence import OWN, RECOVERED, Evidence
+from eval.frontier.frontier import at_matched_acquisition, crossing, curves
+from eval.frontier.outcomes import (
     COVERAGE,
     acquisition,
     made_up,
@@ -22,13 +20,15 @@ from eval.frontier_outcomes import (
     measure_own,
     spent,
 )
-from eval.frontier_page import frontier_page
+from eval.frontier.page import frontier_page
+from eval.frontier.verdict import CLAIMS_OF, ENOUGH, Finding, decide, findings, groups_needed
+from eval.frontier.verdict_words import CLAIMS, SENTENCES, WORDS
+from eval.injection.arms import Arm
+from eval.injection.budget import FromDocuments, LeftOut, Plan, read_budget, whole
 from eval.pages import Costs, Figure, Page, SideBySide, Table, Text, html, markdown
 from eval.records import Description, Run, Sample
 from eval.resampling import Draws
 from eval.statistics import mean, paired
-from eval.verdict import CLAIMS_OF, ENOUGH, Finding, decide, findings, groups_needed
-from eval.verdict_words import CLAIMS, SENTENCES, WORDS
 from ingest.errors import UsageError
 
 GROUPS = 24  # of facts, in each language and half

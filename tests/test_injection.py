@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from eval.arms import Arm, standard_arms
 from eval.cases import Case
-from eval.facts import World, articles, build_world, facts_of_documents
-from eval.injection import Bench, InjectionOptions, run_seed
-from eval.injection_knowledge import known_cases
-from eval.injection_lessons import lesson_rows
-from eval.injection_measuring import MeasuringOptions
-from eval.injection_questions import (
+from eval.injection.arms import Arm, standard_arms
+from eval.injection.experiment import Bench, InjectionOptions, run_seed
+from eval.injection.facts import World, articles, build_world, facts_of_documents
+from eval.injection.knowledge import known_cases
+from eval.injection.known_facts import candidates, fact_of
+from eval.injection.lessons import lesson_rows
+from eval.injection.measuring import MeasuringOptions
+from eval.injection.questions import (
     EXAMPLES,
     KNOWN,
     RECOVERED,
@@ -31,10 +32,9 @@ from eval.injection_questions import (
     scores_of,
     world_questions,
 )
-from eval.injection_recovery import halves
-from eval.injection_training import TeachingOptions
+from eval.injection.recovery import halves
+from eval.injection.training import TeachingOptions
 from eval.knowledge import Asking
-from eval.known_facts import candidates, fact_of
 from eval.records import Run, Sample, read_run
 from eval.scoring import Scorer
 from ingest.documents import content_id

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eval.cases import Case
-from eval.facts import build_world
+from eval.injection.facts import build_world
 from eval.knowledge import Asking, Counts, Knowledge, classify, label
 from ingest.errors import UsageError
 

@@ -10,27 +10,27 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import cli, main
-from app.experiment import PLAN
-from app.experiment_asking import Known, keep, read_kept
-from app.experiment_documents import (
+from app.laboratory.asking import Known, keep, read_kept
+from app.laboratory.documents import (
     given_questions,
     made_questions,
     parted,
     passages_of,
     with_gaps,
 )
+from app.laboratory.experiment import PLAN
 from app.settings import load_settings
 from docs.generate import ROOT
-from eval.arms import standard_arms
-from eval.budget import read_plan
-from eval.facts import build_world
-from eval.injection import Bench, InjectionOptions
-from eval.injection_measuring import MeasuringOptions
-from eval.known_facts import candidates
+from eval.frontier.verdict_words import WORDS
+from eval.injection.arms import standard_arms
+from eval.injection.budget import read_plan
+from eval.injection.experiment import Bench, InjectionOptions
+from eval.injection.facts import build_world
+from eval.injection.known_facts import candidates
+from eval.injection.measuring import MeasuringOptions
+from eval.injection.speeds import head_share, measure, work_of
 from eval.line import METHODS
 from eval.records import read_run
-from eval.speeds import head_share, measure, work_of
-from eval.verdict_words import WORDS
 from ingest.errors import TetherError, UsageError
 from model.training.questions import QuestionRow
 from retrieval.encoders import Encoder

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.server import build_app
+from app.http.server import build_app
 from app.service import Service
 from retrieval.encoders import HashingEncoder
 from tests.serving_parts import BRIDGE, DRAFT, QUESTION, TEA, GatedGenerator, make_service, served

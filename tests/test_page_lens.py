@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.decoding_controls import chosen_decoding
-from app.lending import Lender
-from app.lens_view import Sight, sight_html
+from app.page.decoding_controls import chosen_decoding
+from app.page.lending import Lender
+from app.page.lens_view import Sight, sight_html
+from app.page.tab_lens import LONGEST_PASSAGE, load_lens, sights, wanted_of
 from app.service import Service
-from app.tab_lens import LONGEST_PASSAGE, load_lens, sights, wanted_of
 from ingest.errors import SettingsError, UsageError
 from model.generators import Decoding, ScriptedGenerator
 from model.lens import Candidate, Lens, Step, View, path_of

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from reportlab.pdfgen.canvas import Canvas
 
 from app.history import History, Turn
-from app.page_image import page_image
-from app.page_routes import AROUND, routes, source_url
+from app.page.image import page_image
+from app.page.routes import AROUND, routes, source_url
 from app.service import Service
 from ingest.errors import SourceError
 from retrieval.store import DocumentInfo

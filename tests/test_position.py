@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from eval.gold_questions import FACTS, GoldQuestion, answer_scores, gold_questions, trial_of
 from eval.metrics import contains_answer
 from eval.pages import markdown
-from eval.position import LAYOUT, SPOTS, open_suite
 from eval.records import Run, Sample
-from eval.suite_pages import arms_of, suite_page
-from eval.suites import Request, run_suite
+from eval.suites.gold_questions import FACTS, GoldQuestion, answer_scores, gold_questions, trial_of
+from eval.suites.pages import arms_of, suite_page
+from eval.suites.position import LAYOUT, SPOTS, open_suite
+from eval.suites.suite import Request, run_suite
 from ingest.errors import UsageError
 from model.generators import Decoding, ScriptedGenerator
 from model.prompts import Prompt

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from eval.facts import build_world
+from eval.injection.facts import build_world
 from eval.pages import markdown
-from eval.reversal import (
+from eval.scoring import Scorer
+from eval.suites.pages import arms_of, suite_page
+from eval.suites.reversal import (
     CHOICES,
     LAYOUT,
     Ask,
@@ -21,9 +23,7 @@ from eval.reversal import (
     parent_asks,
     with_choices,
 )
-from eval.scoring import Scorer
-from eval.suite_pages import arms_of, suite_page
-from eval.suites import Request, run_suite
+from eval.suites.suite import Request, run_suite
 from ingest.errors import UsageError
 from model.training.tasks import load_base
 from tests.small_laboratory import SmallLaboratory

@@ -17,8 +17,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.guard import JSON_BYTES
-from app.server import build_app
+from app.http.guard import JSON_BYTES
+from app.http.server import build_app
 from app.service import Service
 from model.generators import OpenAIGenerator
 from tests.serving_parts import (
@@ -266,7 +266,7 @@ class TestOperating:
             client.post("/v1/chat/completions", json={"messages": [{"content": SECRET}]})
             client.get(f"/api/collections/{SECRET}/documents?uri={SECRET}")
             upload(client, (f"{SECRET}.md", SECRET.encode()))
-        requests = [record for record in caplog.records if record.name == "app.guard"]
+        requests = [record for record in caplog.records if record.name == "app.http.guard"]
         assert [record.__dict__["fields"]["status"] for record in requests] == [200, 422, 404, 200]
         logged = [
             json.dumps(record.__dict__, default=str)

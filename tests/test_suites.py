@@ -1,5 +1,6 @@
 """Suites: what is drawn and measured, what a failure does, and the report from records alone."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from eval.pages import Table, html
 from eval.records import Run, read_run
 from eval.statistics import Estimate, wilson
-from eval.suite_pages import (
+from eval.suites.pages import (
     SECONDS,
     Column,
     Layout,
@@ -18,7 +19,7 @@ from eval.suite_pages import (
     share_where,
     suite_page,
 )
-from eval.suites import (
+from eval.suites.suite import (
     BASELINE,
     PATIENCE,
     Measured,
@@ -34,6 +35,8 @@ from eval.suites import (
 from ingest.errors import GeneratorError, SettingsError, UsageError
 from model.generators import Decoding, ScriptedGenerator
 from model.prompts import Prompt
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def trial(number: int, kind: str = "sums", language: str = "en") -> Trial[int]:
@@ -207,15 +210,14 @@ def test_other_code_or_seed_is_another_run(tmp_path: Path) -> None:
 
 
 def test_the_code_of_a_suite_is_part_of_what_is_measured(tmp_path: Path) -> None:
-    for name in ("model/part.py", "eval/metrics.py", "eval/own.py", "eval/pages.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x = 1\n")
-    code = hash_code("own", root=tmp_path)
+    for folder in ("model", "eval"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    code = hash_code("suites.position", root=tmp_path)
     (tmp_path / "eval/pages.py").write_text("x = 2\n")  # changes no sample
-    assert hash_code("own", root=tmp_path) == code
-    for name in ("model/part.py", "eval/metrics.py", "eval/own.py"):
+    assert hash_code("suites.position", root=tmp_path) == code
+    for name in ("model/part.py", "eval/metrics.py", "eval/suites/position.py"):
         (tmp_path / name).write_text("x = 3\n")
-        assert code != (code := hash_code("own", root=tmp_path))
+        assert code != (code := hash_code("suites.position", root=tmp_path))
 
 
 def test_a_prompt_is_overheard_once() -> None:

@@ -9,15 +9,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import cli, main
+from app.laboratory.suites import SUITES, SettingsLaboratory, module_of
 from app.settings import load_settings
-from app.suites import SUITES, SettingsLaboratory, module_of
-from eval.benchmark_sets import NAMES, Choice, ClosedBook, read_benchmarks
-from eval.benchmarks_suite import chosen, compressed, recalled
 from eval.cases import Case
 from eval.datasets import LICENCES
 from eval.records import Run, Sample, read_run
-from eval.suite_pages import Layout, suite_page
-from eval.suites import BASELINE, Request, is_baseline
+from eval.suites.benchmark_sets import NAMES, Choice, ClosedBook, read_benchmarks
+from eval.suites.benchmarks import chosen, compressed, recalled
+from eval.suites.pages import Layout, suite_page
+from eval.suites.suite import BASELINE, Request, is_baseline
 from ingest.errors import SettingsError, UsageError
 from tests.tiny_models import build_transformers_model
 from tests.tiny_sets import asked, choices, write_all, write_set
@@ -355,7 +355,7 @@ def test_the_real_assistant_reads_recalls_chooses_and_follows(
     write_set(data, "plain_text/wikitext2", texts)
     request = Request(data, ("xquad", "simpleqa", "mmlu", "wikitext"))
     laboratory = SettingsLaboratory(load_settings({"home": str(weights_home)}, {}))
-    from eval.suites import run_suite
+    from eval.suites.suite import run_suite
 
     module = module_of("benchmarks")
     with module.open_suite(laboratory, request) as suite:

@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 
 from app.cli import cli, main
 from eval.records import read_run
-from eval.suites import is_baseline
+from eval.suites.suite import is_baseline
 from tests.tiny_models import build_transformers_model
 
 CHEAP = ("--set", "encoder.model=hashing", "--set", "generator.backend=none")

@@ -15,9 +15,9 @@ import pytest
 
 from app.assembly import build_generator
 from app.cli import cli
-from app.rows import examples_of, read_rows, write_rows
 from app.settings import load_settings
-from app.training import train as train_group
+from app.training.commands import train as train_group
+from app.training.rows import examples_of, read_rows, write_rows
 from model.adapters import find_adapter
 from model.answers import Answer, answer_to_json
 from model.cross_encoder import load_head

@@ -1,0 +1,51 @@
+"""The HTTP server as one application: both interfaces, the page, and the guard around them.
+
+    app = build_app(service, hosts=LOOPBACK)
+    uvicorn.run(app, host="127.0.0.1", port=7860)
+
+Routes stand in `app.http.api` (Tether's own) and `app.http.openai_api`; the schema of both is at
+/openapi.json. A page is mounted behind them, so that their paths win. Nothing is loaded from the
+internet, hence no Swagger page. Knows nothing of how an answer comes about.
+"""
+
+from collections.abc import Callable, Collection
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from app.http import api, openai_api
+from app.http.answering import Asking
+from app.http.failures import install
+from app.http.guard import LOOPBACK, Guard, Limits
+from app.http.metrics import Metrics
+from app.service import Service
+
+Mount = Callable[[FastAPI], object]
+
+
+def build_app(
+    service: Service, *, hosts: Collection[str] = LOOPBACK, mount: Mount | None = None
+) -> ASGIApp:
+    """Return the application.
+
+    Args:
+        service: Answers, finds and keeps; the caller closes it.
+        hosts: Names under which the server is reached; requests for others are refused.
+        mount: Adds a page to the application, if there shall be one.
+    """
+    metrics = Metrics()
+    asking = Asking(service, metrics)
+    inner = FastAPI(
+        title="Tether",
+        summary="Answers from your documents, with citations, in Chinese and English",
+        docs_url=None,
+        redoc_url=None,
+    )
+    inner.include_router(api.routes(asking))
+    inner.include_router(openai_api.routes(asking))
+    install(inner)
+    if mount is not None:
+        mount(inner)
+    chosen = service.settings.serve
+    limits = Limits(chosen.upload_bytes, chosen.upload_seconds)
+    return Guard(inner, hosts=hosts, limits=limits, metrics=metrics)

@@ -1,0 +1,1 @@
+"""The laboratory's commands: `tether frontier`, `eval`, `report` and `compare`."""

@@ -1,0 +1,114 @@
+"""What every tab of the page shares: the shell it stands in, and how it is drawn again.
+
+A tab is a module with one function, `build(shell) -> Tab`: it makes its components inside the open
+`gr.Blocks`, wires their events, and returns those that hold words, with the function that draws
+them in another language. `app.page.page.TABS` lists the tabs; nothing else knows them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app.history import History
+from app.page.evidence import Language, escape
+from app.service import Service
+
+# Events of the page are nobody's API, and no event greys the page out while it runs.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+# Buttons inside our HTML: <button data-action="delete" data-id="7"> calls the component's `click`
+# with {action, id, value}. `data-confirm` asks first, `data-prompt` asks for the value.
+ACTIONS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-action]");
+  if (!button) return;
+  const { action, id, confirm: question, prompt: request, value: before } = button.dataset;
+  if (question && !window.confirm(question)) return;
+  const value = request ? window.prompt(request, before) : before;
+  if (value !== null) trigger("click", { action, id: id ?? "", value: value ?? "" });
+});
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What surrounds the tabs."""
+
+    service: Service
+    language: gr.State  # "zh" or "en"
+    collection: gr.Dropdown  # the collection that all tabs work on
+    examples: tuple[str, ...] = ()
+
+    def history(self, request: gr.Request) -> History:
+        """Return the conversations of whoever sits before the page."""
+        return History(self.service.settings.home, owner=_user(request))
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A tab as the shell sees it."""
+
+    item: gr.Tab
+    name: Callable[[Language], str]
+    parts: tuple[Any, ...]  # components that are drawn again for another language
+    states: tuple[Any, ...]  # components whose values `speak` needs
+    speak: Callable[..., Sequence[Any]]  # (language, request, *states) -> an update for each part
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a button inside our HTML asks for; everything in it came from a browser."""
+
+    name: str
+    id: str
+    value: str
+
+
+def action_of(event: gr.EventData) -> Action:
+    """Return what was asked; anything that is no text counts as empty."""
+    data = event._data if isinstance(event._data, dict) else {}
+    name, key, value = (data.get(field) for field in ("action", "id", "value"))
+    return Action(*(part if isinstance(part, str) else "" for part in (name, key, value)))
+
+
+def button_html(
+    action: str, label: str, *, key: str = "", title: str = "", kind: str = "", **data: str
+) -> str:
+    """Return a button that `ACTIONS` hears.
+
+    Args:
+        action: What it asks for.
+        label: What stands on it.
+        key: What it asks that for.
+        title: What a screen reader says of it, and what is shown under the mouse.
+        kind: A CSS class.
+        data: `confirm`, `prompt` or `value`, see `ACTIONS`.
+    """
+    attributes = {"data-action": action, "data-id": key}
+    attributes |= {f"data-{name}": value for name, value in data.items()}
+    if title:
+        attributes |= {"title": title, "aria-label": title}
+    written = "".join(f' {name}="{escape(value)}"' for name, value in attributes.items())
+    return f'<button type="button" class="tether-button {kind}"{written}>{escape(label)}</button>'
+
+
+def collection_names(service: Service, *more: str) -> list[str]:
+    """Return the collections to choose from: those that there are, the default one, and `more`."""
+    known = (info.name for info in service.collections())
+    return sorted({service.settings.collection, *known, *more})
+
+
+def asker(request: gr.Request) -> str:
+    """Return whose turn a question takes in the line: the user's, else the browser tab's."""
+    return _user(request) or request.session_hash or ""
+
+
+def _user(request: gr.Request) -> str:
+    return getattr(request, "username", None) or ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, on one line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""What the injection experiment shows: its outcomes, the frontier, a verdict, and the report."""

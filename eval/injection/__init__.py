@@ -1,0 +1,1 @@
+"""The injection experiment: new facts, lessons, arms that learn them, and what they are asked."""
