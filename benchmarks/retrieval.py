@@ -2,6 +2,7 @@
 
     python -m benchmarks.retrieval --data ../shared/data --work build/retrieval --out FILE
     python -m benchmarks.retrieval ... --sets drcd,cranfield --ablate fusion,chunks
+    python -m benchmarks.retrieval ... --ablate reader --limit 100
 
 Every text of a set is one document, cut and embedded once; all systems get the same chunks and the
 same vectors, so that only the ranking differs (the peers' own way of cutting is not measured here,
@@ -13,33 +14,43 @@ the degenerate baseline.
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks.train_heads import open_head
 from eval import rankings
 from eval.datasets import find_data
 from eval.rankings import Query, RankingSet
 from eval.statistics import mean
 from eval.suites.retrieval import METRICS, Ranking, RankingBench, open_ranking_bench
 from ingest.chunking import ChunkingOptions
+from ingest.errors import UsageError
 from ingest.languages import split_sentences
+from model.adapters import shipped_adapter
+from model.cross_encoder import CrossEncoder
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, load_encoder
 from retrieval.lexical import Hit
 from retrieval.search import SearchOptions, fuse, fuse_ranks, fuse_scores
 
 OPTIONS = SearchOptions()  # ours are measured as they come
 CANDIDATES = OPTIONS.candidates  # chunks of each half that enter a fusion
+RERANKED = 10  # of a hybrid search, how many are ordered anew
 PACKING = "answer in prompt"
 CHARACTERS = 1_200  # of passages that a prompt may hold, for the ablation of chunk sizes
 
 Rank = Callable[[Query], list[int]]  # chunk numbers, best first
+Floats = NDArray[np.float32]
 
 
 @contextmanager
@@ -173,6 +184,44 @@ def fusions(bench: RankingBench) -> dict[str, Rank]:
     return ways
 
 
+def reranked(bench: RankingBench, reader: CrossEncoder) -> dict[str, Rank]:
+    """Return hybrid search, and its first ten ordered anew by whether the reader finds an answer.
+
+    Alone, by the span's margin over "there is none"; and with the scores of the search, both
+    scaled to 0..1 among the ten.
+    """
+    hybrid = bench.hybrid()
+    known: dict[str, tuple[list[Hit], Floats, Floats]] = {}
+
+    def first(query: Query) -> tuple[list[Hit], Floats, Floats]:
+        if query.id not in known:
+            hits = hybrid(query)[:RERANKED]
+            texts = [bench.chunks[hit.rowid].chunk.text for hit in hits]
+            found = reader.read_pairs([(query.text, text) for text in texts])
+            margins = np.array([one.margin if one else -np.inf for one in found], np.float32)
+            scores = np.array([hit.score for hit in hits], np.float32)
+            known[query.id] = (hits, _scaled(scores), _scaled(np.clip(margins, -50, 50)))
+        return known[query.id]
+
+    def by(query: Query, weight: float) -> list[int]:
+        hits, scores, margins = first(query)
+        order = np.argsort(-((1 - weight) * scores + weight * margins), kind="stable")
+        return [hits[place].rowid for place in order]
+
+    ways: dict[str, Rank] = {"hybrid": lambda query: _numbers(hybrid(query)[:RERANKED])}
+    for weight in (0.1, 0.2, 0.3, 0.5, 1.0):
+        ways[f"reader, weight {weight}"] = partial(by, weight=weight)
+    return ways
+
+
+def _scaled(values: Floats) -> Floats:
+    """Return values scaled to 0..1; equal ones are all 0."""
+    if not len(values):
+        return values
+    spread = float(values.max() - values.min())
+    return np.zeros_like(values) if spread == 0 else (values - values.min()) / spread
+
+
 def measure_packing(bench: RankingBench, size: int) -> Iterator[dict[str, Any]]:
     """Yield whether an answer stands in the best passages that fit a prompt.
 
@@ -278,9 +327,10 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="data root with the weights (default: --work)")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a query")
     parser.add_argument("--sets", default=",".join(rankings.RANKING_SETS))
-    parser.add_argument("--ablate", default="", help="fusion, chunks, or both")
+    parser.add_argument("--ablate", default="", help="fusion, chunks, reader")
     parser.add_argument("--size", type=int, default=ChunkingOptions().max_tokens)
     parser.add_argument("--sizes", default="100,200,300", help="for --ablate chunks")
+    parser.add_argument("--limit", type=int, help="queries of each set, drawn with the seed")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     encoder = load_encoder(DEFAULT_ENCODER, options.home or options.work, "auto")
@@ -290,10 +340,18 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("a", encoding="utf-8") as out:
         for given in rankings.load_ranking_sets(options.sets.split(","), find_data(options.data)):
-            for row in _run(given, encoder, ablations, sizes, options):
+            for row in _run(_some(given, options), encoder, ablations, sizes, options):
                 rows.append(row)
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
     sys.stdout.write("\n".join(report(rows)) + "\n")
+
+
+def _some(given: RankingSet, options: argparse.Namespace) -> RankingSet:
+    """Return a set with as many queries as were asked for."""
+    if options.limit is None or options.limit >= len(given.queries):
+        return given
+    drawn = random.Random(f"{options.seed} {given.name}").sample(given.queries, options.limit)
+    return replace(given, queries=tuple(drawn))
 
 
 def _run(
@@ -309,6 +367,12 @@ def _run(
     if "fusion" in ablations:
         with open_bench(options.work, given, encoder, options.size) as bench:
             yield from measure(bench, fusions(bench))
+    if "reader" in ablations:
+        reader = shipped_adapter("read")
+        if reader is None:
+            raise UsageError("No reader is shipped: train one with benchmarks.train_heads.")
+        with open_bench(options.work, given, encoder, options.size) as bench:
+            yield from measure(bench, reranked(bench, open_head(reader.folder)))
     for size in sizes if "chunks" in ablations else ():
         with open_bench(options.work, given, encoder, size) as bench:
             yield from measure(bench, hybrid_only(f"hybrid, {size} tokens", bench))

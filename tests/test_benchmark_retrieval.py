@@ -13,10 +13,12 @@ from benchmarks.retrieval import (
     measure_packing,
     open_bench,
     report,
+    reranked,
 )
 from eval.rankings import Query, RankingSet
 from eval.suites.retrieval import METRICS, RankingBench
 from ingest.documents import content_id
+from model.cross_encoder import Reading
 from retrieval.encoders import HashingEncoder
 from tests.tiny_sets import YEARS, asked
 
@@ -48,6 +50,26 @@ def test_systems_are_scored_query_by_query(bench: RankingBench) -> None:
     assert all(set(METRICS) <= row.keys() for row in rows)
     text = "\n".join(report(rows))
     assert "| towns | recall@1 |" in text and "hybrid - random, ndcg@10:" in text
+
+
+class Finder:
+    """Finds an answer in the chunks of one town alone."""
+
+    def __init__(self, town: str) -> None:
+        self._town = town
+
+    def read_pairs(self, pairs: list[tuple[str, str]]) -> list[Reading]:
+        return [Reading(0, 0, 1, float(self._town in text), 0.0) for _, text in pairs]
+
+
+def test_a_reader_orders_the_first_hits_anew(bench: RankingBench) -> None:
+    query, other = QUERIES[0], QUERIES[1].id
+    ways = reranked(bench, Finder(other))  # type: ignore[arg-type]
+    assert bench.texts_of(ways["hybrid"](query))[0] in query.relevant
+    alone = ways["reader, weight 1.0"](query)
+    assert other in bench.chunks[alone[0]].chunk.text
+    assert sorted(alone) == sorted(ways["hybrid"](query))
+    assert bench.texts_of(ways["reader, weight 0.1"](query))[0] in query.relevant
 
 
 def test_ablations_rank_the_same_chunks(bench: RankingBench) -> None:
