@@ -7,7 +7,11 @@
 All doors of a process (the page, the HTTP API, MCP) share one `Service`, so that models are in
 memory once, and nobody's questions crowd out another's. Models come with the process; a collection
 is opened when first asked, and anew if its file was replaced meanwhile. Every method may be called
-from any thread. Knows nothing of HTTP, HTML or how an answer comes about.
+from any thread.
+
+Whose documents are shown to whom is decided here and nowhere else: every method that touches a
+collection takes who asks, and to somebody without a right to it, it is not there (`_permitted`).
+Knows nothing of HTTP, HTML or how an answer comes about.
 """
 
 import logging
@@ -36,6 +40,7 @@ from app.assembly import (
 )
 from app.settings import Settings
 from app.turns import Line
+from app.users import LOCAL, NotAllowed, Person, Users
 from ingest.documents import Document
 from ingest.errors import ServiceBusy, StoreBusy, StoreError, UnknownCollection, UsageError
 from ingest.pipeline import OnFile, PipelineOptions, Report, run
@@ -111,6 +116,9 @@ class Service:
             SettingsError: The settings contradict each other.
         """
         self.settings = settings
+        self.users = Users(settings.home)
+        self._requires_people = False
+        self._making = threading.Lock()  # of the collections that are not there yet
         self.encoder = encoder or build_encoder(settings)
         self._verifier = verifier or build_verifier(settings, self.encoder)
         self._generator = generator or build_generator(settings, slots=settings.generator.slots)
@@ -140,6 +148,96 @@ class Service:
         """Close it."""
         self.close()
 
+    # Who asks
+
+    def require_people(self) -> None:
+        """From now on refuse whoever is not known: other people come in by the same doors.
+
+        A door that forgot to say who asks would speak as `LOCAL`, and so is shut, not open.
+        """
+        self._requires_people = True
+
+    def require_operator(self, person: Person) -> None:
+        """Raise unless a person may see what concerns the whole process.
+
+        Raises:
+            NotAllowed: They may not.
+        """
+        if not self._is_operator(person):
+            raise NotAllowed("only operators may do that; ask one of them")
+
+    def default_collection(self, person: Person = LOCAL) -> str:
+        """Return the collection of those who name none: the setting's, else their own."""
+        chosen = self.settings.collection
+        if self._is_operator(person) or self.users.right(person, checked_name(chosen)):
+            return chosen
+        return person.name or chosen
+
+    def share(self, collection: str, reader: str, *, person: Person = LOCAL) -> None:
+        """Let somebody read a collection.
+
+        Raises:
+            UnknownCollection: There is none of that name for the person who asks.
+            NotAllowed: It is not theirs to share.
+            UsageError: There is no such reader.
+        """
+        self.users.share(self._permitted(person, collection, to_change=True), reader)
+
+    def unshare(self, collection: str, reader: str, *, person: Person = LOCAL) -> bool:
+        """Take that right away again; tell whether it was there.
+
+        Raises:
+            UnknownCollection: There is none of that name for the person who asks.
+            NotAllowed: It is not theirs to share.
+            UsageError: There is no such reader.
+        """
+        return self.users.unshare(self._permitted(person, collection, to_change=True), reader)
+
+    def _is_operator(self, person: Person) -> bool:
+        return person.is_operator and not (self._requires_people and person == LOCAL)
+
+    def _permitted(self, person: Person, collection: str | None, *, to_change: bool = False) -> str:
+        """Return the name of a collection that is there, and that a person may read or change.
+
+        To those without a right to it, a collection that exists is answered as one that does not.
+
+        Raises:
+            UsageError: The name cannot be the name of a collection.
+            UnknownCollection: There is none of that name for them.
+            NotAllowed: They may read it, and no more.
+        """
+        name = checked_name(collection or self.default_collection(person))
+        if self._is_operator(person):
+            require_collection(self.settings.home, name)
+            return name
+        right = self.users.right(person, name)
+        if right is None or not self._exists(name):
+            raise UnknownCollection(
+                f"there is no collection {name} for you; upload documents to make one, or ask for"
+                " one to be shared with you"
+            )
+        if to_change and right != "owner":
+            raise NotAllowed(f"you may read collection {name} only; ask its owner to change it")
+        return name
+
+    def _permitted_or_made(self, person: Person, collection: str | None) -> str:
+        """Return the name of a collection that a person may change; a new one is theirs.
+
+        Raises:
+            UsageError: The name cannot be the name of a collection.
+            UnknownCollection: Somebody else has one of that name, or the person is nobody.
+            NotAllowed: They may read it, and no more.
+        """
+        name = checked_name(collection or self.default_collection(person))
+        with self._making:
+            if not self._exists(name) and (person.id or self._is_operator(person)):
+                self.users.own(name, person)  # before it is there, so that it is never nobody's
+                open_collection(self.settings.home, name, self.encoder, create=True).close()
+        return self._permitted(person, name, to_change=True)
+
+    def _exists(self, name: str) -> bool:
+        return (self.settings.home / "collections" / name / TRUTH).exists()
+
     # Asking
 
     def ask(
@@ -151,6 +249,7 @@ class Service:
         retrieval: bool = True,
         top_k: int | None = None,
         owner: str = "",
+        person: Person = LOCAL,
     ) -> Yielding[Waiting | Event, None, None]:
         """Yield `Waiting` while others are served, then what `Assistant.stream` yields.
 
@@ -163,23 +262,23 @@ class Service:
             retrieval: False answers from the model's memory alone: never "supported".
             top_k: Passages to find, None for the number in the settings.
             owner: Whose question this is; owners are served in turns.
+            person: Who asks, and so what may be searched.
 
         Raises:
             QuestionError: The question is empty or far too long.
-            UnknownCollection: There is no such collection.
+            UnknownCollection: There is no such collection for that person.
             ServiceBusy: Too many questions wait, or the service was closed.
             StoreError: The collection cannot be read.
             GeneratorError: The generator failed.
         """
         question = checked_question(question)
         searches = retrieval and passages is None
-        if searches:
-            require_collection(self.settings.home, collection or self.settings.collection)
+        name = self._permitted(person, collection) if searches else None
         ticket = self._line.join(owner)
         try:
             while position := self._line.wait(ticket, HEARTBEAT):
                 yield Waiting(position)
-            with self._answering(collection, searches=searches) as assistant:
+            with self._answering(name) as assistant:
                 given = None if passages is None else self._given(passages, question)
                 events = assistant.stream(
                     question, passages=given, retrieval=retrieval, top_k=top_k
@@ -193,7 +292,12 @@ class Service:
             self._line.leave(ticket)
 
     def search(
-        self, question: str, *, collection: str | None = None, top_k: int | None = None
+        self,
+        question: str,
+        *,
+        collection: str | None = None,
+        top_k: int | None = None,
+        person: Person = LOCAL,
     ) -> tuple[Passage, ...]:
         """Return the passages nearest to a question, best first.
 
@@ -204,7 +308,7 @@ class Service:
         """
         question = checked_question(question)
         top_k = self.settings.search.top_k if top_k is None else top_k
-        with self._using(collection) as opened:
+        with self._using(self._permitted(person, collection)) as opened:
             return tuple(opened.searcher.search(question, top_k=top_k))
 
     def embed(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
@@ -230,6 +334,7 @@ class Service:
         *,
         collection: str | None = None,
         on_file: OnFile | None = None,
+        person: Person = LOCAL,
     ) -> Report:
         """Read sources into a collection, which is made if need be; one call after the other.
 
@@ -237,14 +342,18 @@ class Service:
             sources: As `ingest.pipeline.run` takes them.
             collection: Its name, None for the default one.
             on_file: Told of each file when it is durable.
+            person: Who asks; a collection that is made is theirs.
 
         Raises:
             UsageError: The name cannot be the name of a collection.
+            UnknownCollection: Somebody else has a collection of that name.
+            NotAllowed: The person may read it, and no more.
             StoreError: The collection cannot be written, or another program is writing it.
             ServiceBusy: Too many ingests wait already.
         """
         pipeline = PipelineOptions(parsers=self.settings.parsing)
-        with self._turn_to_ingest(), self._using(collection, create=True) as opened:
+        name = self._permitted_or_made(person, collection)
+        with self._turn_to_ingest(), self._using(name) as opened:
             store = opened.collection
             with store.writing():
                 report = run(
@@ -269,6 +378,7 @@ class Service:
         *,
         collection: str | None = None,
         on_file: OnFile | None = None,
+        person: Person = LOCAL,
     ) -> Report:
         """Keep files under the data root and ingest them.
 
@@ -280,80 +390,113 @@ class Service:
             files: Names, of which only the last part counts, and contents.
             collection: Its name, None for the default one.
             on_file: Told of each file when it is durable.
+            person: Who asks; a collection that is made is theirs.
 
         Raises:
             UsageError: A name is no file name, or cannot be the name of a collection.
+            UnknownCollection: Somebody else has a collection of that name.
+            NotAllowed: The person may read it, and no more.
             StoreError: The disk is full, or the collection cannot be written.
         """
-        folder = self.uploads(collection)
         names = [safe_file_name(name) for name, _ in files]  # all of them before any is written
+        place = self._permitted_or_made(person, collection)
+        folder = self.uploads(place)
         paths = [
             _written(folder / name, stream) for name, (_, stream) in zip(names, files, strict=True)
         ]
         try:
-            return self.ingest(list(dict.fromkeys(paths)), collection=collection, on_file=on_file)
+            return self.ingest(
+                list(dict.fromkeys(paths)), collection=place, on_file=on_file, person=person
+            )
         finally:
             with suppress(StoreError, UnknownCollection):  # what was raised above says it all
-                self._drop_unused(paths, collection)
+                self._drop_unused(paths, place)
 
     def uploads(self, collection: str | None = None) -> Path:
         """Return the folder that keeps a collection's uploaded files; it need not exist."""
         name = checked_name(collection or self.settings.collection)
         return self.settings.home / "uploads" / name
 
-    def remove(self, uris: Sequence[str], *, collection: str | None = None) -> int:
+    def remove(
+        self, uris: Sequence[str], *, collection: str | None = None, person: Person = LOCAL
+    ) -> int:
         """Forget sources and their uploaded files; return how many of them were known.
 
         Raises:
-            UnknownCollection: There is no such collection.
+            UnknownCollection: There is no such collection for that person.
+            NotAllowed: They may read it, and no more.
             StoreError: The collection cannot be written.
         """
-        with self._using(collection) as opened:
+        name = self._permitted(person, collection, to_change=True)
+        with self._using(name) as opened:
             store = opened.collection
             with store.writing():
                 count = store.remove_all(uris)
                 if count:
                     _clear_traces(store)
-        self._drop_unused([Path(uri.partition(MEMBER)[0]) for uri in uris], collection)
+        self._drop_unused([Path(uri.partition(MEMBER)[0]) for uri in uris], name)
         return count
 
-    def delete(self, collection: str) -> None:
+    def delete(self, collection: str, *, person: Person = LOCAL) -> None:
         """Remove a collection with all its documents and uploaded files.
 
         Raises:
-            UnknownCollection: There is no such collection.
+            UnknownCollection: There is no such collection for that person.
+            NotAllowed: They may read it, and no more.
             StoreError: It cannot be removed, or a program is writing it.
         """
-        delete_collection(self.settings.home, collection)
-        shutil.rmtree(self.uploads(collection), ignore_errors=True)
+        name = self._permitted(person, collection, to_change=True)
+        delete_collection(self.settings.home, name)
+        self.users.forget(name)
+        shutil.rmtree(self.uploads(name), ignore_errors=True)
         with self._lock:
-            self._put_away(checked_name(collection))
+            self._put_away(name)
 
     # Knowing
 
-    def collections(self) -> list[CollectionInfo]:
-        """Return all collections, sorted by name."""
-        return list_collections(self.settings.home)
+    def collections(self, *, person: Person = LOCAL) -> list[CollectionInfo]:
+        """Return the collections that a person may read, sorted by name."""
+        found = list_collections(self.settings.home)
+        if self._is_operator(person):
+            return found
+        rights = self.users.rights(person)
+        return [info for info in found if info.name in rights]
 
-    def documents(self, collection: str | None = None) -> list[DocumentInfo]:
+    def documents(
+        self, collection: str | None = None, *, person: Person = LOCAL
+    ) -> list[DocumentInfo]:
         """Return the documents of a collection without their texts, oldest source first.
 
         Raises:
-            UnknownCollection: There is no such collection.
+            UnknownCollection: There is no such collection for that person.
             StoreError: It cannot be read.
         """
-        with self._using(collection) as opened:
+        with self._using(self._permitted(person, collection)) as opened:
             return opened.collection.documents()
 
-    def document(self, document_id: str, *, collection: str | None = None) -> Document | None:
+    def document(
+        self, document_id: str, *, collection: str | None = None, person: Person = LOCAL
+    ) -> Document | None:
         """Return a document with its text, None if the collection has none of that id.
 
         Raises:
-            UnknownCollection: There is no such collection.
+            UnknownCollection: There is no such collection for that person.
             StoreError: It cannot be read.
         """
-        with self._using(collection) as opened:
+        with self._using(self._permitted(person, collection)) as opened:
             return opened.collection.document(document_id)
+
+    def file_hash(
+        self, uri: str, *, collection: str | None = None, person: Person = LOCAL
+    ) -> str | None:
+        """Return the hash of a source's file as it was ingested, None if it is not known.
+
+        Raises:
+            UnknownCollection: There is no such collection for that person.
+            StoreError: It cannot be read.
+        """
+        with self._using(self._permitted(person, collection)) as opened:
+            return opened.collection.file_hash(uri)
 
     def models(self) -> list[dict[str, Any]]:
         """Return role, name, source, licence, size, hash and device of the models in force."""
@@ -412,20 +555,19 @@ class Service:
         return passages or given_passages(texts, question, self.encoder)
 
     @contextmanager
-    def _answering(self, collection: str | None, *, searches: bool) -> Iterator[Assistant]:
-        """Lend the assistant of a collection, or one that searches none."""
-        if not searches:
+    def _answering(self, name: str | None) -> Iterator[Assistant]:
+        """Lend the assistant of a permitted collection, or one that searches none."""
+        if name is None:
             yield self._from_memory
             return
-        with self._using(collection) as opened:
+        with self._using(name) as opened:
             yield opened.assistant
 
     @contextmanager
-    def _using(self, collection: str | None, *, create: bool = False) -> Iterator[_Opened]:
-        """Lend an open collection, which stays open until the block ends."""
-        name = checked_name(collection or self.settings.collection)
+    def _using(self, name: str) -> Iterator[_Opened]:
+        """Lend a permitted collection, which stays open until the block ends."""
         with self._lock:
-            opened = self._find(name, create=create)
+            opened = self._find(name)
             opened.users += 1
         try:
             yield opened
@@ -436,7 +578,7 @@ class Service:
                     opened.collection.close()
                 self._put_away_the_oldest()
 
-    def _find(self, name: str, *, create: bool) -> _Opened:
+    def _find(self, name: str) -> _Opened:
         """Return a collection that is open, or open it; the lock is held."""
         if self._is_closed:
             raise _stopping()
@@ -446,14 +588,14 @@ class Service:
             self._put_away(name)
             known = None
         if known is None:
-            if not create:
-                require_collection(self.settings.home, name)
-            store = open_collection(self.settings.home, name, self.encoder, create=create)
+            if not self._exists(name):  # since it was permitted
+                raise _removed(name)
+            store = open_collection(self.settings.home, name, self.encoder)
             try:
                 searcher = build_searcher(self.settings, self.encoder, store)
                 file = _number(truth)
                 if file is None:
-                    raise UnknownCollection(f"collection {name} was removed; make it anew")
+                    raise _removed(name)
                 known = _Opened(store, file, searcher, self._assistant(searcher))
             except BaseException:
                 store.close()
@@ -476,10 +618,10 @@ class Service:
         for name in idle[: max(0, len(self._opened) - MOST_OPEN)]:
             self._put_away(name)
 
-    def _drop_unused(self, paths: Sequence[Path], collection: str | None) -> None:
+    def _drop_unused(self, paths: Sequence[Path], name: str) -> None:
         """Delete uploaded files of which the collection holds nothing (any more)."""
-        folder = self.uploads(collection)
-        with self._using(collection) as opened:
+        folder = self.uploads(name)
+        with self._using(name) as opened:
             known = opened.collection.uris()
         for path in paths:
             uri = path.as_posix()
@@ -560,6 +702,10 @@ def _clear_traces(store: Collection) -> None:
         store.compact()
     except StoreBusy as busy:  # a reader is in the way; the documents are out all the same
         logger.info("%s", busy)
+
+
+def _removed(name: str) -> UnknownCollection:
+    return UnknownCollection(f"collection {name} was removed; make it anew")
 
 
 def _stopping() -> ServiceBusy:
