@@ -80,6 +80,14 @@ class Waiting:
     position: int
 
 
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """Another way to answer a question, so that it can be compared with the one in force."""
+
+    settings: Settings  # of the prompt and of decoding; what is searched stays as it is
+    generator: Generator | None = None  # None for the service's own; it stays with the caller
+
+
 @dataclass(eq=False)
 class _Opened:
     """An open collection, what answers from it, and how many are using it."""
@@ -250,6 +258,7 @@ class Service:
         top_k: int | None = None,
         owner: str = "",
         person: Person = LOCAL,
+        instead: Instead | None = None,
     ) -> Yielding[Waiting | Event, None, None]:
         """Yield `Waiting` while others are served, then what `Assistant.stream` yields.
 
@@ -263,6 +272,7 @@ class Service:
             top_k: Passages to find, None for the number in the settings.
             owner: Whose question this is; owners are served in turns.
             person: Who asks, and so what may be searched.
+            instead: Answer with other settings or another generator.
 
         Raises:
             QuestionError: The question is empty or far too long.
@@ -278,7 +288,7 @@ class Service:
         try:
             while position := self._line.wait(ticket, HEARTBEAT):
                 yield Waiting(position)
-            with self._answering(name) as assistant:
+            with self._answering(name, instead) as assistant:
                 given = None if passages is None else self._given(passages, question)
                 events = assistant.stream(
                     question, passages=given, retrieval=retrieval, top_k=top_k
@@ -539,11 +549,12 @@ class Service:
 
     # Collections that are open
 
-    def _assistant(self, searcher: Searcher | None) -> Assistant:
+    def _assistant(self, searcher: Searcher | None, instead: Instead | None = None) -> Assistant:
+        chosen = instead or Instead(self.settings)
         return build_assistant(
-            self.settings,
+            chosen.settings,
             encoder=self.encoder,
-            generator=self._generator,
+            generator=chosen.generator or self._generator,
             verifier=self._verifier,
             searcher=searcher,
         )
@@ -555,13 +566,13 @@ class Service:
         return passages or given_passages(texts, question, self.encoder)
 
     @contextmanager
-    def _answering(self, name: str | None) -> Iterator[Assistant]:
+    def _answering(self, name: str | None, instead: Instead | None) -> Iterator[Assistant]:
         """Lend the assistant of a permitted collection, or one that searches none."""
         if name is None:
-            yield self._from_memory
+            yield self._assistant(None, instead) if instead else self._from_memory
             return
         with self._using(name) as opened:
-            yield opened.assistant
+            yield self._assistant(opened.searcher, instead) if instead else opened.assistant
 
     @contextmanager
     def _using(self, name: str) -> Iterator[_Opened]:
