@@ -23,7 +23,7 @@ import unicodedata
 import uuid
 from collections import OrderedDict
 from collections.abc import Generator as Yielding
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +84,8 @@ class Waiting:
 class Instead:
     """Another way to answer a question, so that it can be compared with the one in force."""
 
-    settings: Settings  # of the prompt and of decoding; what is searched stays as it is
-    generator: Generator | None = None  # None for the service's own; it stays with the caller
+    settings: Settings  # of the prompt, of reading and of decoding; the search stays as it is
+    generator: Callable[[Generator], Generator]  # of the service's own; the caller closes another
 
 
 @dataclass(eq=False)
@@ -272,7 +272,7 @@ class Service:
             top_k: Passages to find, None for the number in the settings.
             owner: Whose question this is; owners are served in turns.
             person: Who asks, and so what may be searched.
-            instead: Answer with other settings or another generator.
+            instead: Answer with these settings and this generator.
 
         Raises:
             QuestionError: The question is empty or far too long.
@@ -550,11 +550,10 @@ class Service:
     # Collections that are open
 
     def _assistant(self, searcher: Searcher | None, instead: Instead | None = None) -> Assistant:
-        chosen = instead or Instead(self.settings)
         return build_assistant(
-            chosen.settings,
+            instead.settings if instead else self.settings,
             encoder=self.encoder,
-            generator=chosen.generator or self._generator,
+            generator=instead.generator(self._generator) if instead else self._generator,
             verifier=self._verifier,
             searcher=searcher,
         )
