@@ -22,8 +22,8 @@ import time
 import unicodedata
 import uuid
 from collections import OrderedDict
-from collections.abc import Generator as Yielding
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator as Yielding
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
