@@ -16,6 +16,7 @@ from app.feedback import feedback
 from app.flags import Flags, collection_option, json_option, pass_flags, shown
 from app.keeping import LIBRARY
 from app.laboratory.commands import LABORATORY
+from app.mcp_command import mcp
 from app.modelling import MODELLING
 from app.serving import serve
 from app.training.commands import train
@@ -81,7 +82,7 @@ def cli(
     context.obj = flags
 
 
-for command in [*LIBRARY, *MODELLING, *LABORATORY, train, feedback, serve]:
+for command in [*LIBRARY, *MODELLING, *LABORATORY, train, feedback, serve, mcp]:
     cli.add_command(command)
 
 

@@ -157,7 +157,7 @@ def log_as_json() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for name in ("httpx", "httpx2"):  # they would log every call to a generator
+    for name in ("httpx", "httpx2", "mcp"):  # they would log every call to a generator or a tool
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

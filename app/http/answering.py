@@ -3,8 +3,8 @@
     async for event in Asking(service, metrics).events(request, Question("...", owner="ada")):
         ...
 
-Both interfaces, Tether's own and OpenAI's, ask through this. Knows nothing of how events look on
-the wire.
+All interfaces, Tether's own, OpenAI's and MCP, ask through this. Knows nothing of how events look
+on the wire.
 """
 
 import time
@@ -43,9 +43,13 @@ class Asking:
     metrics: Metrics
 
     async def events(
-        self, request: Request, question: Question
+        self, request: Request | None, question: Question
     ) -> AsyncGenerator[Waiting | Event, None]:
         """Yield the events of a question until its client hangs up.
+
+        Args:
+            request: Tells whether its client is there; None if a client that leaves closes this.
+            question: What it asks.
 
         Raises:
             TetherError: As `Service.ask`.
@@ -54,7 +58,7 @@ class Asking:
         has_draft = False
         async with aclosing(threaded(lambda: self._start(question))) as events:
             async for event in events:
-                if await request.is_disconnected():
+                if request is not None and await request.is_disconnected():
                     return
                 seconds = time.perf_counter() - started
                 if isinstance(event, Drafted) and not has_draft:

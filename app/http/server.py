@@ -4,8 +4,9 @@
     uvicorn.run(app, host="127.0.0.1", port=7860)
 
 Routes stand in `app.http.api` (Tether's own) and `app.http.openai_api`; the schema of both is at
-/openapi.json. A page is mounted behind them, so that their paths win. Nothing is loaded from the
-internet, hence no Swagger page. Knows nothing of how an answer comes about.
+/openapi.json. MCP (`app.mcp_server`) is at /mcp while the application's lifespan runs. A page is
+mounted behind them, so that their paths win. Nothing is loaded from the internet, hence no Swagger
+page. Knows nothing of how an answer comes about.
 """
 
 from collections.abc import Callable, Collection
@@ -18,6 +19,7 @@ from app.http.answering import Asking
 from app.http.failures import install
 from app.http.guard import LOOPBACK, Guard, Limits
 from app.http.metrics import Metrics
+from app.mcp_server import McpDoor, build_mcp_server
 from app.service import Service
 
 Mount = Callable[[FastAPI], object]
@@ -35,14 +37,17 @@ def build_app(
     """
     metrics = Metrics()
     asking = Asking(service, metrics)
+    mcp = McpDoor(build_mcp_server(asking))
     inner = FastAPI(
         title="Tether",
         summary="Answers from your documents, with citations, in Chinese and English",
         docs_url=None,
         redoc_url=None,
+        lifespan=mcp.running,
     )
     inner.include_router(api.routes(asking))
     inner.include_router(openai_api.routes(asking))
+    inner.router.routes.append(mcp.route)
     install(inner)
     if mount is not None:
         mount(inner)
