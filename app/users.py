@@ -238,7 +238,7 @@ class Users:
             StoreError: The file cannot be read.
         """
         with self._reading() as connection:
-            row = _row_of(connection, _folded(name))
+            row = _row_of(connection, folded(name))
         known = row[3] if row and row[3] else self._nobodys()
         cost, salt = _cost_and_salt(known)
         given = self._hashed(password[:LONGEST_PASSWORD], cost, salt)
@@ -341,6 +341,16 @@ class Users:
         if row is None or not hmac.compare_digest(row[-1], _digest(token)):
             return None
         return _person(row)
+
+    def knows_prefix(self, prefix: str) -> bool:
+        """Tell whether there is a token with this public part.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        with self._reading() as connection:
+            found = connection.execute("SELECT 1 FROM tokens WHERE prefix = ?", (prefix,))
+            return found.fetchone() is not None
 
     # Whose the collections are
 
@@ -490,13 +500,13 @@ def checked_user_name(name: str) -> str:
     Raises:
         UsageError: It cannot name a user.
     """
-    folded = _folded(name)
-    has_form = all(c.isalnum() or c in "_-." for c in folded)
-    if not has_form or not 1 <= len(folded) <= 40 or not (folded[0] + folded[-1]).isalnum():
+    known = folded(name)
+    has_form = all(c.isalnum() or c in "_-." for c in known)
+    if not has_form or not 1 <= len(known) <= 40 or not (known[0] + known[-1]).isalnum():
         raise UsageError(
             f"{name[:100]!r} cannot name a user; use up to 40 letters, digits, or _-. within"
         )
-    return folded
+    return known
 
 
 def prefix_of(token: str) -> str:
@@ -506,7 +516,8 @@ def prefix_of(token: str) -> str:
     return prefix if mark == TOKEN_MARK and secret else ""
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """Return a name that somebody typed in the form in which names are kept."""
     return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
@@ -531,7 +542,7 @@ def _row_of(connection: sqlite3.Connection, name: str) -> _Row | None:
 
 
 def _required(connection: sqlite3.Connection, name: str) -> _Row:
-    row = _row_of(connection, _folded(name))
+    row = _row_of(connection, folded(name))
     if row is None:
         raise UsageError(f"there is no user {name[:100]}; tether users list shows them all")
     return row

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from app.http.metrics import Metrics
 from app.http.streams import threaded
 from app.service import Service, Waiting
+from app.users import LOCAL, Person
 from model.answers import Answer
 from model.assistant import Drafted, Event, Finished
 
@@ -33,6 +34,7 @@ class Question:
     retrieval: bool = True
     top_k: int | None = None
     owner: str = ""
+    person: Person = LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Asking:
             retrieval=question.retrieval,
             top_k=question.top_k,
             owner=question.owner,
+            person=question.person,
         )
 
 

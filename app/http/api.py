@@ -21,8 +21,10 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from app.http import shapes
 from app.http.answering import Asking, Question, Streamed, opened
 from app.http.failures import Forbidden, NotFound, as_error, noted
+from app.http.identity import person_of
 from app.http.metrics import MEDIA_TYPE
-from app.service import Waiting
+from app.service import Service, Waiting
+from app.users import Person
 from ingest.documents import chunk_id
 from ingest.errors import UsageError
 from ingest.pipeline import Report
@@ -44,6 +46,7 @@ def routes(asking: Asking) -> APIRouter:
     router.include_router(_asking_routes(asking))
     router.include_router(_filling_routes(asking))
     router.include_router(_library_routes(asking))
+    router.include_router(_sharing_routes(asking.service))
     router.include_router(_operating_routes(asking))
     return router
 
@@ -61,6 +64,7 @@ def _asking_routes(asking: Asking) -> APIRouter:
             retrieval=body.retrieval,
             top_k=body.top_k,
             owner=owner_of(request),
+            person=person_of(request),
         )
         if not body.stream:
             answer = await asking.answer(request, question)
@@ -73,9 +77,14 @@ def _asking_routes(asking: Asking) -> APIRouter:
         return Streamed((f"{line}\n" async for line in _lines(events)), source, JSON_LINES)
 
     @router.post("/search", response_model=shapes.Found)
-    def search(body: shapes.SearchRequest) -> Row:
+    def search(body: shapes.SearchRequest, request: Request) -> Row:
         """Find the passages nearest to a question."""
-        found = service.search(body.question, collection=body.collection, top_k=body.top_k)
+        found = service.search(
+            body.question,
+            collection=body.collection,
+            top_k=body.top_k,
+            person=person_of(request),
+        )
         return {"passages": [passage_to_json(passage) for passage in found]}
 
     @router.post("/feedback", response_model=shapes.Kept, status_code=201)
@@ -123,8 +132,12 @@ def event_to_json(event: Waiting | Event) -> Row:
 
 
 def owner_of(request: Request, user: str | None = None) -> str:
-    """Return whose turn a question takes in the line: a page's user is another owner."""
-    return f"api:{user or (request.client.host if request.client else '')}"
+    """Return whose turn a question takes in the line: a page's user is another owner.
+
+    Who has logged in is one owner, whatever users their requests name.
+    """
+    person = person_of(request)
+    return f"api:{person.id or user or (request.client.host if request.client else '')}"
 
 
 def _filling_routes(asking: Asking) -> APIRouter:
@@ -132,6 +145,7 @@ def _filling_routes(asking: Asking) -> APIRouter:
 
     @router.post("/ingest", response_model=shapes.Ingested)
     def ingest(
+        request: Request,
         files: Annotated[list[UploadFile], File(description="kept under the data root")] = [],  # noqa: B006
         sources: Annotated[
             list[str],
@@ -142,25 +156,30 @@ def _filling_routes(asking: Asking) -> APIRouter:
         """Upload files into a collection, which is made if need be."""
         if not files and not sources:
             raise UsageError('nothing to ingest; send files as multipart fields named "files"')
-        given = _permitted(sources, allowed=service.settings.serve.sources)
+        person = person_of(request)
+        given = _permitted(service, sources, person)
+        collection = collection or service.default_collection(person)
         reports = []
         if files:
             uploads = [(file.filename or "", file.file) for file in files]
-            reports.append(service.upload(uploads, collection=collection))
+            reports.append(service.upload(uploads, collection=collection, person=person))
         if given:
-            reports.append(service.ingest(given, collection=collection))
-        return _ingested(reports, collection or service.settings.collection)
+            reports.append(service.ingest(given, collection=collection, person=person))
+        return _ingested(reports, collection)
 
     return router
 
 
-def _permitted(sources: list[str], *, allowed: bool) -> list[Source]:
+def _permitted(service: Service, sources: list[str], person: Person) -> list[Source]:
     """Return paths and addresses to ingest.
 
     Raises:
         Forbidden: There are some, and the settings do not allow them.
+        NotAllowed: The person is no operator: among the paths are other people's files.
     """
-    if sources and not allowed:
+    if sources and service.settings.serve.sources:
+        service.require_operator(person)
+    elif sources:
         raise Forbidden(
             "paths and web addresses are refused here; upload the files, or start the server with"
             " --set serve.sources=true"
@@ -182,35 +201,54 @@ def _library_routes(asking: Asking) -> APIRouter:
     router, service = APIRouter(prefix="/api", tags=["library"]), asking.service
 
     @router.get("/collections", response_model=shapes.Collections)
-    def collections() -> Row:
+    def collections(request: Request) -> Row:
         """List the collections."""
-        return {"collections": [dataclasses.asdict(info) for info in service.collections()]}
+        found = service.collections(person=person_of(request))
+        return {"collections": [dataclasses.asdict(info) for info in found]}
 
     @router.get("/collections/{name}/documents", response_model=shapes.Documents)
-    def documents(name: str) -> Row:
+    def documents(name: str, request: Request) -> Row:
         """List the documents of a collection with their sources."""
-        return {"documents": [dataclasses.asdict(info) for info in service.documents(name)]}
+        found = service.documents(name, person=person_of(request))
+        return {"documents": [dataclasses.asdict(info) for info in found]}
 
     @router.get("/collections/{name}/documents/{document}", response_model=shapes.DocumentText)
-    def document(name: str, document: str) -> Row:
+    def document(name: str, document: str, request: Request) -> Row:
         """Return a document with its text."""
-        found = service.document(document, collection=name)
+        found = service.document(document, collection=name, person=person_of(request))
         if found is None:
             raise NotFound("the collection has no such document; list them first")
         return dataclasses.asdict(found)
 
     @router.delete("/collections/{name}/documents", response_model=shapes.Removed)
-    def remove(name: str, uri: Annotated[list[str], Query(min_length=1)]) -> Row:
+    def remove(name: str, uri: Annotated[list[str], Query(min_length=1)], request: Request) -> Row:
         """Forget sources, as many as `uri` is given."""
-        removed = service.remove(uri, collection=name)
+        removed = service.remove(uri, collection=name, person=person_of(request))
         if not removed:
             raise NotFound("the collection has no such source; list its documents first")
         return {"removed": removed}
 
     @router.delete("/collections/{name}", status_code=204)
-    def delete(name: str) -> None:
+    def delete(name: str, request: Request) -> None:
         """Remove a collection with all its documents."""
-        service.delete(name)
+        service.delete(name, person=person_of(request))
+
+    return router
+
+
+def _sharing_routes(service: Service) -> APIRouter:
+    router = APIRouter(prefix="/api", tags=["library"])
+
+    @router.put("/collections/{name}/readers/{user}", status_code=204)
+    def share(name: str, user: str, request: Request) -> None:
+        """Let a user read a collection of one's own."""
+        service.share(name, user, person=person_of(request))
+
+    @router.delete("/collections/{name}/readers/{user}", status_code=204)
+    def unshare(name: str, user: str, request: Request) -> None:
+        """Take that right away again."""
+        if not service.unshare(name, user, person=person_of(request)):
+            raise NotFound("that user could not read the collection; nothing to take away")
 
     return router
 
@@ -226,8 +264,9 @@ def _operating_routes(asking: Asking) -> APIRouter:
         return {"status": "ok", "version": version, "running": running, "waiting": waiting}
 
     @router.get("/metrics", response_class=Response)
-    async def metrics() -> Response:
-        """Return what is counted, for Prometheus."""
+    async def metrics(request: Request) -> Response:
+        """Return what is counted, for Prometheus; with users, for operators only."""
+        service.require_operator(person_of(request))
         running, waiting = service.load()
         gauges = {
             "tether_questions_running": running,

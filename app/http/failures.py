@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.http.guard import error_response
+from app.users import NotAllowed
 from ingest.errors import (
     GeneratorError,
     ServiceBusy,
@@ -38,6 +39,7 @@ class NotFound(UsageError):
 # The first class that fits decides.
 _STATUS: dict[type[TetherError], int] = {
     Forbidden: 403,
+    NotAllowed: 403,
     NotFound: 404,
     UnknownCollection: 404,
     UsageError: 400,

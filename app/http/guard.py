@@ -4,6 +4,7 @@
   (DNS rebinding); such a request names the stranger's host and is refused.
 - **Origin**: a request that a browser sends for another site's page is refused, whatever its
   method: no site may ask, ingest or delete here on its visitor's behalf (CSRF).
+- **Who asks**: found out here (`app.http.identity`), for every path that there is.
 - **Size and time of the body**: counted while it arrives, so neither a lie about its length nor a
   trickle of single bytes holds more memory or a connection for longer than allowed.
 
@@ -12,10 +13,11 @@ nothing of routes.
 """
 
 import asyncio
+import ipaddress
 import json
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -30,10 +32,11 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 JSON_BYTES = 4 << 20  # largest body of the routes that take JSON
+FORM_BYTES = 16 << 10  # largest body from somebody who has yet to log in
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with "no-referrer" forms would hide their origin from us
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
@@ -46,22 +49,42 @@ class Limits:
     seconds: float  # until its body has arrived
 
 
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Under which hosts a server is reached."""
+
+    names: frozenset[str] = LOOPBACK  # lower case, without ports
+    any_address: bool = False  # also by its IP addresses: none can be rebound to another machine
+
+    def include(self, name: str) -> bool:
+        """Tell whether a request for this host is meant for the server."""
+        return name in self.names or (self.any_address and _is_address(name))
+
+
 class Guard:
     """ASGI middleware around a whole application."""
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Collection[str], limits: Limits, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Hosts,
+        admit: Callable[[Scope], Response | None],
+        limits: Limits,
+        metrics: Metrics,
     ) -> None:
         """Guard an application.
 
         Args:
             app: What to guard.
-            hosts: Names under which it is reached, without ports.
+            hosts: Under which it is reached.
+            admit: Writes who asks into a request, or returns the answer that refuses it.
             limits: What a request may bring.
             metrics: Where requests are counted.
         """
         self._app = app
-        self._hosts = frozenset(hosts)
+        self._hosts = hosts
+        self._admit = admit
         self._limits = limits
         self._metrics = metrics
 
@@ -82,11 +105,13 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(SAFE_HEADERS)
+                headers = MutableHeaders(scope=message)
+                headers.update(SAFE_HEADERS)
+                headers.setdefault("Cache-Control", "private, no-cache")  # it is for one person
             await send(message)
 
         try:
-            refusal = self._refusal(scope)
+            refusal = self._refusal(scope) or self._admit(scope)
             if refusal is None:
                 bounded = _Body(receive, _most_bytes(scope, self._limits), self._limits.seconds)
                 await self._app(scope, bounded, answer)
@@ -102,8 +127,8 @@ class Guard:
         """Return the answer to a request that must not pass, None if it may."""
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if _name_of(f"//{host}") not in self._hosts:
-            known = ", ".join(sorted(self._hosts))
+        if not self._hosts.include(_name_of(f"//{host}")):
+            known = ", ".join(sorted(self._hosts.names))
             return error_response(
                 403, f"this server is not {host[:100] or 'nameless'}; address it as one of: {known}"
             )
@@ -167,6 +192,8 @@ def error_response(status: int, message: str, kind: str = "", code: str | None =
 
 def _most_bytes(scope: Scope, limits: Limits) -> int:
     path = scope["path"]
+    if path in ("/login", "/logout"):
+        return min(FORM_BYTES, limits.upload_bytes)
     takes_json = path.startswith(("/v1/", "/api/")) and path.rstrip("/") != "/api/ingest"
     return min(JSON_BYTES, limits.upload_bytes) if takes_json else limits.upload_bytes
 
@@ -185,6 +212,14 @@ def _name_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_navigation(scope: Scope, headers: Headers) -> bool:

@@ -22,7 +22,9 @@ from app.http import shapes
 from app.http.answering import Asking, Question, Streamed, opened
 from app.http.api import EVENT_STREAM, HUNG_UP, Row, event_to_json, owner_of
 from app.http.failures import as_error, noted
+from app.http.identity import person_of
 from app.service import Service, Waiting
+from app.users import Person
 from ingest.errors import QuestionError, UnknownCollection, UsageError
 from model.answers import Answer, answer_to_json
 from model.assistant import Event, Finished
@@ -45,6 +47,7 @@ def routes(asking: Asking) -> APIRouter:
             collection=collection_of(body.model),
             top_k=body.top_k,
             owner=owner_of(request, body.user),
+            person=person_of(request),
         )
         if not body.stream:
             answer = await asking.answer(request, question)
@@ -59,14 +62,14 @@ def routes(asking: Asking) -> APIRouter:
         return _embeddings(service, body)
 
     @router.get("/models", response_model=shapes.Models)
-    def models() -> Row:
+    def models(request: Request) -> Row:
         """List the collections as models, and the encoder."""
-        return {"data": [{"id": name} for name in _model_names(service)]}
+        return {"data": [{"id": name} for name in _model_names(service, person_of(request))]}
 
     @router.get("/models/{name:path}", response_model=shapes.Model)
-    def model(name: str) -> Row:
+    def model(name: str, request: Request) -> Row:
         """Return one of the models."""
-        if name not in _model_names(service):
+        if name not in _model_names(service, person_of(request)):
             raise UnknownCollection(f"there is no model {name}; list them with GET /v1/models")
         return {"id": name}
 
@@ -87,8 +90,8 @@ def collection_of(model: str) -> str | None:
     return name or None
 
 
-def _model_names(service: Service) -> list[str]:
-    collections = [f"{MODEL}/{info.name}" for info in service.collections()]
+def _model_names(service: Service, person: Person) -> list[str]:
+    collections = [f"{MODEL}/{info.name}" for info in service.collections(person=person)]
     return [MODEL, *collections, service.encoder.identity.name]
 
 
