@@ -44,8 +44,10 @@ from app.http.answering import Asking, Question
 from app.http.api import owner_of
 from app.http.failures import as_error, noted
 from app.http.guard import error_response
+from app.http.identity import person_of
 from app.http.shapes import CollectionName, Found, Text, TopK
 from app.service import Waiting
+from app.users import LOCAL, Person
 from model.answers import Answer, Citation, passage_to_json
 from model.assistant import Finished
 
@@ -190,16 +192,21 @@ def _tools(asking: Asking) -> dict[str, _Tool]:
     """Return the tools by name."""
 
     async def search(given: SearchArguments, context: Context) -> Found:
-        del context
+        who = _person(context)
         passages = await run_sync(
             lambda: asking.service.search(
-                given.query, collection=given.collection, top_k=given.top_k
+                given.query, collection=given.collection, top_k=given.top_k, person=who
             )
         )
         return Found.model_validate({"passages": [passage_to_json(one) for one in passages]})
 
     async def ask(given: AskArguments, context: Context) -> CitedAnswer:
-        question = Question(given.question, collection=given.collection, owner=_owner(context))
+        question = Question(
+            given.question,
+            collection=given.collection,
+            owner=_owner(context),
+            person=_person(context),
+        )
         return _cited(await _answer(asking, question, context))
 
     return {
@@ -227,6 +234,12 @@ def _owner(context: Context) -> str:
     """Return whose turn a question takes in the line."""
     request = context.request
     return owner_of(request) if isinstance(request, Request) else "mcp"
+
+
+def _person(context: Context) -> Person:
+    """Return who calls: over HTTP whom the guard let in, else whoever started this process."""
+    request = context.request
+    return person_of(request) if isinstance(request, Request) else LOCAL
 
 
 async def _answer(asking: Asking, question: Question, context: Context) -> Answer:

@@ -54,7 +54,9 @@ def routes(asking: Asking) -> APIRouter:
 def _asking_routes(asking: Asking) -> APIRouter:
     router, service = APIRouter(prefix="/api", tags=["asking"]), asking.service
 
-    @router.post("/ask", response_model=shapes.Answer)
+    streamed = shapes.also_streamed(JSON_LINES, EVENT_STREAM)
+
+    @router.post("/ask", response_model=shapes.Answer, responses=streamed)
     async def ask(body: shapes.AskRequest, request: Request) -> Row | Response:
         """Answer a question with citations, or abstain."""
         question = Question(

@@ -39,7 +39,9 @@ def routes(asking: Asking) -> APIRouter:
         asking.service,
     )
 
-    @router.post("/chat/completions", response_model=shapes.Completion)
+    streamed = shapes.also_streamed(EVENT_STREAM)
+
+    @router.post("/chat/completions", response_model=shapes.Completion, responses=streamed)
     async def complete(body: shapes.ChatRequest, request: Request) -> Row | Response:
         """Answer the last question of a conversation from a collection."""
         question = Question(

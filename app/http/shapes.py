@@ -359,3 +359,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "too many questions wait, or the server is stopping",
     }.items()
 }
+
+
+def also_streamed(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Return what the schema says of a reply that comes as events where a request asks for them."""
+    description = "The reply, or with `stream` its events"
+    return {200: {"description": description, "content": {kind: {} for kind in media_types}}}
