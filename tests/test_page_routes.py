@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from reportlab.pdfgen.canvas import Canvas
 
 from app.history import History, Turn
+from app.http.server import build_app
 from app.page.image import page_image
 from app.page.routes import AROUND, routes, source_url
 from app.service import Service
@@ -30,9 +30,8 @@ def service(home: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def client(service: Service) -> TestClient:
-    app = FastAPI()
-    app.include_router(routes(service))
-    return TestClient(app)
+    app = build_app(service, mount=lambda app: app.include_router(routes(service)))
+    return TestClient(app, base_url="http://127.0.0.1")
 
 
 def upload(service: Service, name: str, data: bytes, collection: str = "default") -> DocumentInfo:

@@ -21,8 +21,9 @@ from fastapi import FastAPI
 from app.page import routes as page_routes
 from app.page import tab_chat, tab_documents, tab_lens
 from app.page.evidence import Language, escape
-from app.page.parts import QUIET, Shell, Tab, collection_names
+from app.page.parts import QUIET, Shell, Tab, collection_names, person_of
 from app.service import Service
+from app.users import LOCAL, Person
 from ingest.errors import UsageError
 from ingest.loaders import MAX_BYTES
 
@@ -34,12 +35,14 @@ WORDS: dict[Language, dict[str, str]] = {
         "other": "中文",
         "colours": "◐ Light/dark",
         "collection": "Collection",
+        "leave": "Log out",
     },
     "zh": {
         "tagline": "依据你的文档作答，引用精确到字",
         "other": "English",
         "colours": "◐ 明暗",
         "collection": "文档库",
+        "leave": "退出登录",
     },
 }
 
@@ -88,7 +91,7 @@ def build_page(service: Service, *, examples: Sequence[str] = ()) -> gr.Blocks:
     with blocks:
         language: gr.State = gr.State("en")
         with gr.Row(elem_id="tether-top"):
-            brand = gr.HTML(_brand("en"))
+            brand = gr.HTML(_brand("en", LOCAL))
             collection = _collection_box(service)
             colours = _button("colours", "tether-colours")
             other = _button("other", "tether-language")
@@ -106,7 +109,7 @@ def _button(name: str, elem_id: str) -> gr.Button:
 
 def _collection_box(service: Service) -> gr.Dropdown:
     return gr.Dropdown(
-        choices=collection_names(service),
+        choices=[service.settings.collection],  # the others, once it is known who looks
         value=service.settings.collection,
         label=WORDS["en"]["collection"],
         show_label=False,
@@ -117,10 +120,16 @@ def _collection_box(service: Service) -> gr.Dropdown:
     )
 
 
-def _brand(language: Language) -> str:
+def _brand(language: Language, person: Person) -> str:
+    """Return what stands at the top: the name, and for who has logged in the way out."""
+    words = WORDS[language]
+    leave = (
+        f'<form class="tether-person" method="post" action="/logout"><b>{escape(person.name)}</b>'
+        f' <button class="tether-button" id="tether-leave">{escape(words["leave"])}</button></form>'
+    )
     return (
         f'<div class="tether-brand" lang="{language}"><h1>Tether</h1>'
-        f"<span>{escape(WORDS[language]['tagline'])}</span></div>"
+        f"<span>{escape(words['tagline'])}</span>{leave if person.id else ''}</div>"
     )
 
 
@@ -132,9 +141,9 @@ def _wire(
     states = [state for tab in tabs for state in tab.states]
 
     def speak(language: Language, request: gr.Request, *values: object) -> list[Any]:
-        words = WORDS[language]
-        names = collection_names(shell.service)
-        drawn: list[Any] = [language, _brand(language)]
+        words, person = WORDS[language], person_of(request)
+        names = collection_names(shell.service, person)
+        drawn: list[Any] = [language, _brand(language, person)]
         drawn.append(gr.update(label=words["collection"], choices=names))
         drawn += [gr.update(value=words[name]) for name in ("colours", "other")]
         rest = list(values)
@@ -145,7 +154,9 @@ def _wire(
 
     def greet(request: gr.Request, *values: object) -> list[Any]:
         chinese = request.headers.get("accept-language", "").lower().startswith("zh")
-        return speak("zh" if chinese else "en", request, *values)
+        drawn = speak("zh" if chinese else "en", request, *values)
+        drawn[2]["value"] = shell.service.default_collection(person_of(request))
+        return drawn
 
     def toggle(language: Language, request: gr.Request, *values: object) -> list[Any]:
         return speak("en" if language == "zh" else "zh", request, *values)

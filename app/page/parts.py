@@ -12,8 +12,10 @@ from typing import Any
 import gradio as gr
 
 from app.history import History
+from app.http import identity
 from app.page.evidence import Language, escape
 from app.service import Service
+from app.users import NotAllowed, Person
 
 # Events of the page are nobody's API, and no event greys the page out while it runs.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -43,7 +45,7 @@ class Shell:
 
     def history(self, request: gr.Request) -> History:
         """Return the conversations of whoever sits before the page."""
-        return History(self.service.settings.home, owner=_user(request))
+        return History(self.service.settings.home, owner=person_of(request).id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +96,26 @@ def button_html(
     return f'<button type="button" class="tether-button {kind}"{written}>{escape(label)}</button>'
 
 
-def collection_names(service: Service, *more: str) -> list[str]:
-    """Return the collections to choose from: those that there are, the default one, and `more`."""
-    known = (info.name for info in service.collections())
-    return sorted({service.settings.collection, *known, *more})
+def collection_names(service: Service, person: Person, *more: str) -> list[str]:
+    """Return the collections that a person may choose from, their default one, and `more`."""
+    known = (info.name for info in service.collections(person=person))
+    return sorted({service.default_collection(person), *known, *more})
 
 
 def asker(request: gr.Request) -> str:
-    """Return whose turn a question takes in the line: the user's, else the browser tab's."""
-    return _user(request) or request.session_hash or ""
+    """Return whose turn a question takes in the line: the person's, else the browser tab's."""
+    return person_of(request).id or request.session_hash or ""
 
 
-def _user(request: gr.Request) -> str:
-    return getattr(request, "username", None) or ""
+def person_of(request: gr.Request) -> Person:
+    """Return who sits before the page, as the guard has found out.
+
+    Raises:
+        NotAllowed: The request did not pass the guard.
+    """
+    if request.request is None:
+        raise NotAllowed("log in first")
+    return identity.person_of(request.request)
 
 
 def one_line(error: BaseException) -> str:

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from app.history import Conversation, History, Turn, as_json, as_markdown
+from app.http.identity import person_of
 from app.page.evidence import WORDS as PLACES
 from app.page.evidence import Language, escape
 from app.page.image import page_image
 from app.service import Service
+from app.users import Person
 from ingest.documents import Document
 from ingest.errors import SourceError, TetherError
 from ingest.loaders import MAX_BYTES
@@ -32,7 +34,6 @@ from ingest.pipeline import recipe_of
 from ingest.sources import local_path
 from ingest.workers import hash_of
 from retrieval.passages import Passage
-from retrieval.store import open_collection
 
 AROUND = 10_000  # characters shown before and after the cited ones
 
@@ -90,11 +91,13 @@ def routes(service: Service) -> APIRouter:
     def show_source(
         collection: str,
         document_id: str,
+        request: Request,
+        *,
         start: Offset = 0,
         end: Offset = 0,
         language: Language = "en",
     ) -> Response:
-        document = _document(service, collection, document_id)
+        document = _document(service, collection, document_id, person_of(request))
         if document is None:
             return _html(f"<main>{escape(WORDS[language]['missing'])}</main>", 404)
         start = min(start, len(document.text))
@@ -103,10 +106,11 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/source/{collection}/{document_id}/page/{page}.png")
     def show_page(
-        collection: str, document_id: str, page: Annotated[int, InPath(ge=1)]
+        collection: str, document_id: str, page: Annotated[int, InPath(ge=1)], request: Request
     ) -> Response:
-        document = _document(service, collection, document_id)
-        data = _pdf_bytes(service, collection, document) if document else None
+        person = person_of(request)
+        document = _document(service, collection, document_id, person)
+        data = _pdf_bytes(service, collection, document, person) if document else None
         try:
             picture = page_image(data, page) if data else None
         except SourceError:
@@ -116,10 +120,11 @@ def routes(service: Service) -> APIRouter:
         return Response(picture, media_type="image/png")
 
     @router.get("/conversation/{conversation_id}.{kind}")
-    def export(conversation_id: str, kind: Literal["md", "json"]) -> Response:
+    def export(conversation_id: str, kind: Literal["md", "json"], request: Request) -> Response:
         write, media_type = _EXPORTS[kind]
+        history = History(service.settings.home, owner=person_of(request).id)
         try:
-            conversation, turns = History(service.settings.home).open(conversation_id)
+            conversation, turns = history.open(conversation_id)
         except TetherError as error:
             return PlainTextResponse(str(error), 404)
         disposition = f"attachment; filename*=UTF-8''{quote(conversation.title, safe='')}.{kind}"
@@ -130,9 +135,11 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _document(service: Service, collection: str, document_id: str) -> Document | None:
+def _document(
+    service: Service, collection: str, document_id: str, person: Person
+) -> Document | None:
     try:
-        return service.document(document_id, collection=collection)
+        return service.document(document_id, collection=collection, person=person)
     except TetherError:
         return None
 
@@ -183,7 +190,9 @@ def _image_html(document: Document, base: str, start: int, language: Language) -
     )
 
 
-def _pdf_bytes(service: Service, collection: str, document: Document) -> bytes | None:
+def _pdf_bytes(
+    service: Service, collection: str, document: Document, person: Person
+) -> bytes | None:
     """Return the file of a document, None unless it is a PDF and still what was ingested."""
     path = local_path(document.uri)
     if document.media_type != "application/pdf" or path is None or path != Path(document.uri):
@@ -191,8 +200,7 @@ def _pdf_bytes(service: Service, collection: str, document: Document) -> bytes |
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-        with open_collection(service.settings.home, collection, service.encoder) as store:
-            known = store.file_hash(document.uri)
+        known = service.file_hash(document.uri, collection=collection, person=person)
     except (OSError, TetherError):
         return None
     return data if known == hash_of(data, recipe_of(service.settings.ingest)) else None

@@ -25,8 +25,10 @@ from app.page.parts import (
     asker,
     collection_names,
     one_line,
+    person_of,
 )
 from app.service import Waiting
+from app.users import Person
 from ingest.errors import TetherError
 from ingest.languages import question_language
 from model.assistant import Drafted, Event, Finished, Retrieved, checked_question
@@ -157,7 +159,8 @@ class _Chat:
             parts.note: "",
         }
         drawn_evidence: object = None
-        with closing(self._events(opened, asker(request), top_k)) as events:
+        who = asker(request), person_of(request)
+        with closing(self._events(opened, *who, top_k)) as events:
             for turn, position in events:
                 opened = opened.with_last(turn)
                 messages = messages_of(opened.turns, position)
@@ -170,14 +173,18 @@ class _Chat:
         yield self._finished(opened, language, request)
 
     def _events(
-        self, opened: Open, owner: str, top_k: int | None
+        self, opened: Open, owner: str, person: Person, top_k: int | None
     ) -> Yielding[tuple[Turn, int], None, None]:
         """Yield the last turn after every event, with its position in the line; errors end it."""
         turn = opened.turns[-1]
         try:
             with closing(
                 self.shell.service.ask(
-                    turn.asked, collection=opened.collection, owner=owner, top_k=top_k
+                    turn.asked,
+                    collection=opened.collection,
+                    owner=owner,
+                    person=person,
+                    top_k=top_k,
                 )
             ) as events:  # a stopped answer gives its place in the line back at once
                 for event in events:
@@ -297,7 +304,7 @@ class _Chat:
         try:
             if action.name == "open":
                 shown = Open(*history.open(action.id))
-                names = collection_names(self.shell.service)
+                names = collection_names(self.shell.service, person_of(request))
                 if shown.collection in names:  # it may have been deleted since
                     chosen = gr.update(choices=names, value=shown.collection)
                     more[self.shell.collection] = chosen

@@ -17,7 +17,17 @@ import gradio as gr
 
 from app.page.documents_view import WORDS, listing_html, preview_html, progress_html
 from app.page.evidence import Language, notice_html
-from app.page.parts import ACTIONS, QUIET, Shell, Tab, action_of, collection_names, one_line
+from app.page.parts import (
+    ACTIONS,
+    QUIET,
+    Shell,
+    Tab,
+    action_of,
+    collection_names,
+    one_line,
+    person_of,
+)
+from app.users import Person
 from ingest.errors import TetherError, UnknownCollection, UsageError
 from ingest.pipeline import FileOutcome
 from ingest.sources import MEMBER, Source, is_gone, local_path
@@ -41,6 +51,14 @@ class _Parts:
     preview: gr.HTML
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A collection, and who looks at it."""
+
+    collection: str
+    person: Person
+
+
 Drawn = dict[Any, Any]  # components to their updates
 _Step = tuple[FileOutcome, int]  # what became of a file, and how many there are in all
 _Tell = Callable[[FileOutcome, int], None]
@@ -57,20 +75,20 @@ class _Documents:
     # Filling
 
     def upload(
-        self, paths: list[str] | None, language: Language, collection: str
+        self, paths: list[str] | None, language: Language, collection: str, request: gr.Request
     ) -> Iterator[Drawn]:
         """Keep and ingest what was dropped, telling of each file as it is done."""
-        files = [Path(path) for path in paths or ()]
+        files, place = [Path(path) for path in paths or ()], _Place(collection, person_of(request))
 
         def work(tell: _Tell) -> None:
             for first in range(0, len(files), _OPEN_AT_ONCE):
                 some = files[first : first + _OPEN_AT_ONCE]
-                self._upload(some, len(files) - len(some), collection, tell)
+                self._upload(some, len(files) - len(some), place, tell)
 
         if files:
-            yield from self._watch(work, len(files), language, collection)
+            yield from self._watch(work, len(files), language, place)
 
-    def _upload(self, files: Sequence[Path], others: int, collection: str, tell: _Tell) -> None:
+    def _upload(self, files: Sequence[Path], others: int, place: _Place, tell: _Tell) -> None:
         """Upload some of the files; the collection keeps its own copies."""
         with ExitStack() as stack:
             for file in files:
@@ -78,26 +96,26 @@ class _Documents:
             opened = [(file.name, stack.enter_context(file.open("rb"))) for file in files]
             self.shell.service.upload(
                 opened,
-                collection=collection,
+                collection=place.collection,
                 on_file=lambda outcome, done, total: tell(outcome, total + others),
+                person=place.person,
             )
 
-    def _ingest(self, uris: Sequence[str], language: Language, collection: str) -> Iterator[Drawn]:
+    def _ingest(self, uris: Sequence[str], language: Language, place: _Place) -> Iterator[Drawn]:
         """Ingest sources again; unchanged ones cost nothing."""
         sources = _sources(uris)
 
         def work(tell: _Tell) -> None:
             self.shell.service.ingest(
                 sources,
-                collection=collection,
+                collection=place.collection,
                 on_file=lambda outcome, done, total: tell(outcome, total),
+                person=place.person,
             )
 
-        yield from self._watch(work, len(sources), language, collection)
+        yield from self._watch(work, len(sources), language, place)
 
-    def _watch(
-        self, work: _Work, total: int, language: Language, collection: str
-    ) -> Iterator[Drawn]:
+    def _watch(self, work: _Work, total: int, language: Language, place: _Place) -> Iterator[Drawn]:
         """Run an ingest in a thread and yield how far it is; leaving the page does not stop it."""
         parts, outcomes, error = self.parts, list[FileOutcome](), ""
         yield {
@@ -114,93 +132,111 @@ class _Documents:
         yield {
             parts.files: gr.update(value=None, interactive=True),
             parts.progress: progress_html(outcomes, total, language) + error,
-            parts.list: self.listed("", language, collection),
+            parts.list: self._listed("", language, place),
         }
 
     # What the list offers
 
     def act(
-        self, find: str, language: Language, collection: str, event: gr.EventData
+        self,
+        find: str,
+        language: Language,
+        collection: str,
+        request: gr.Request,
+        event: gr.EventData,
     ) -> Iterator[Drawn]:
         """Preview, remove, or ingest again a document; or do that to the whole collection."""
         action, service = action_of(event), self.shell.service
+        person = person_of(request)
+        place = _Place(collection, person)
         try:
             if action.name == "preview":
-                yield {self.parts.preview: self._previewed(action.id, language, collection)}
+                yield {self.parts.preview: self._previewed(action.id, language, place)}
             elif action.name == "again":
-                yield from self._ingest(self._uris(action.id, collection), language, collection)
+                yield from self._ingest(self._uris(action.id, place), language, place)
             elif action.name == "remove":
-                service.remove(self._uris(action.id, collection), collection=collection)
-                yield self.show(find, language, collection)
+                uris = self._uris(action.id, place)
+                service.remove(uris, collection=collection, person=person)
+                yield self._show(find, language, place)
             elif action.name == "delete":
-                service.delete(collection)
-                yield self._choose(service.settings.collection, language)
+                service.delete(collection, person=person)
+                yield self._choose(service.default_collection(person), language, person)
         except TetherError as error:
             yield {self.parts.progress: notice_html(one_line(error), "error")}
 
-    def _uris(self, document_id: str, collection: str) -> list[str]:
+    def _uris(self, document_id: str, place: _Place) -> list[str]:
         """Return the sources of a document, "" for those of all."""
         chosen = [
             info
-            for info in self.shell.service.documents(collection)
+            for info in self.shell.service.documents(place.collection, person=place.person)
             if document_id in ("", info.id)
         ]
         if document_id and not chosen:
             raise UsageError("that document is no longer in the collection; choose another")
         return [uri for info in chosen for uri in info.uris]
 
-    def _previewed(self, document_id: str, language: Language, collection: str) -> str:
-        document = self.shell.service.document(document_id, collection=collection)
+    def _previewed(self, document_id: str, language: Language, place: _Place) -> str:
+        document = self.shell.service.document(
+            document_id, collection=place.collection, person=place.person
+        )
         if document is None:
             raise UsageError("that document is no longer in the collection; choose another")
-        return preview_html(document, collection, language)
+        return preview_html(document, place.collection, language)
 
     # Collections
 
-    def create(self, name: str, language: Language) -> Drawn:
+    def create(self, name: str, language: Language, request: gr.Request) -> Drawn:
         """Make an empty collection and go to it."""
+        person = person_of(request)
         try:
             name = checked_name(name.strip())
-            self.shell.service.ingest([], collection=name)
+            self.shell.service.ingest([], collection=name, person=person)
         except TetherError as error:
             return {self.parts.progress: notice_html(one_line(error), "error")}
-        return {self.parts.name: "", **self._choose(name, language)}
+        return {self.parts.name: "", **self._choose(name, language, person)}
 
-    def _choose(self, name: str, language: Language) -> Drawn:
-        chosen = gr.update(choices=collection_names(self.shell.service, name), value=name)
-        return {self.shell.collection: chosen, **self.show("", language, name)}
+    def _choose(self, name: str, language: Language, person: Person) -> Drawn:
+        names = collection_names(self.shell.service, person, name)
+        chosen = gr.update(choices=names, value=name)
+        return {self.shell.collection: chosen, **self._show("", language, _Place(name, person))}
 
-    def show(self, find: str, language: Language, collection: str) -> Drawn:
+    def show(self, find: str, language: Language, collection: str, request: gr.Request) -> Drawn:
         """Draw the documents of a collection."""
+        return self._show(find, language, _Place(collection, person_of(request)))
+
+    def _show(self, find: str, language: Language, place: _Place) -> Drawn:
         return {
             self.parts.preview: "",
             self.parts.progress: "",
-            self.parts.list: self.listed(find, language, collection),
+            self.parts.list: self._listed(find, language, place),
         }
 
-    def listed(self, find: str, language: Language, collection: str) -> str:
+    def listed(self, find: str, language: Language, collection: str, request: gr.Request) -> str:
         """Return the documents of a collection, or why they cannot be listed."""
-        service = self.shell.service
+        return self._listed(find, language, _Place(collection, person_of(request)))
+
+    def _listed(self, find: str, language: Language, place: _Place) -> str:
+        service, collection = self.shell.service, place.collection
         try:
-            documents = service.documents(collection)
+            documents = service.documents(collection, person=place.person)
         except UnknownCollection:  # the default one before the first upload
             documents = []
         except TetherError as error:
             return notice_html(one_line(error), "error")
-        size = sum(info.bytes for info in service.collections() if info.name == collection)
+        known = service.collections(person=place.person)
+        size = sum(info.bytes for info in known if info.name == collection)
         gone = {info.id for info in documents if all(map(is_gone, info.uris))}
         return listing_html(documents, gone, (collection, size), language, find)
 
     def speak(self, language: Language, request: gr.Request, collection: str) -> list[Any]:
         """Draw the tab in `language`."""
-        del request
         words = WORDS[language]
         return [
             gr.update(label=words["files"]),
             gr.update(label=words["name"], placeholder=words["name"]),
             gr.update(value=words["create"]),
             gr.update(label=words["find"], placeholder=words["find"]),
-            self.listed("", language, collection),
+            self.listed("", language, collection, request),
         ]
 
 

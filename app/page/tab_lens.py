@@ -21,7 +21,7 @@ from app.page.decoding_controls import DecodingControls, chosen_decoding
 from app.page.evidence import Language, notice_html
 from app.page.lending import Lender
 from app.page.lens_view import WORDS, Lane, Sight, sight_html
-from app.page.parts import QUIET, Shell, Tab, asker, one_line
+from app.page.parts import QUIET, Shell, Tab, asker, one_line, person_of
 from app.settings import Settings
 from ingest.errors import SettingsError, TetherError, UsageError
 from model.adapters import require_base
@@ -121,11 +121,15 @@ class _Tab:
         """Offer another look, after one that was cancelled."""
         return self.rest() | {self.parts.note: notice_html(WORDS[language]["stopped"], "note")}
 
-    def take(self, question: str, language: Language, collection: str) -> Drawn:
+    def take(
+        self, question: str, language: Language, collection: str, request: gr.Request
+    ) -> Drawn:
         """Put the passage nearest to the question into its box."""
         parts, words = self.parts, WORDS[language]
         try:
-            found = self.shell.service.search(question, collection=collection, top_k=1)
+            found = self.shell.service.search(
+                question, collection=collection, top_k=1, person=person_of(request)
+            )
         except TetherError as error:
             return {parts.note: notice_html(one_line(error), "error")}
         if not found:
