@@ -25,11 +25,11 @@ def mcp(flags: Flags, collection: str | None) -> None:
     settings = flags.settings(collection=collection)
     from app.http.answering import Asking
     from app.http.metrics import Metrics
+    from app.http.tracing import open_service
     from app.mcp_server import build_mcp_server, serve_stdio
-    from app.service import Service
     from app.serving import log_as_json
 
     log_as_json()
-    with Service(settings) as service:
+    with open_service(settings) as service:
         logger.info("ready: the tools search and ask over standard input and output")
         serve_stdio(build_mcp_server(Asking(service, Metrics())))

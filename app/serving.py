@@ -62,13 +62,18 @@ def serve(
     host, port = settings.chat.host, settings.chat.port
     require_loopback(host)
     from app.http.server import build_app
+    from app.http.tracing import joined, open_service
     from app.page.page import listen, mount_page
-    from app.service import Service
 
     log_as_json()
-    with listen(host, port) as listening, _termination_as_exit(), Service(settings) as service:
+    with listen(host, port) as listening, _termination_as_exit(), open_service(settings) as service:
         app = build_app(service, mount=lambda inner: mount_page(inner, service, examples=examples))
-        run(app, service, listening, ready=lambda url: click.echo(f"serving; open {url}"))
+        run(
+            joined(app, service),
+            service,
+            listening,
+            ready=lambda url: click.echo(f"serving; open {url}"),
+        )
 
 
 def require_loopback(host: str) -> None:

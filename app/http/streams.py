@@ -9,6 +9,7 @@ the iterator at its next item. Knows nothing of what is iterated.
 """
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import closing, suppress
@@ -49,7 +50,8 @@ async def threaded(start: Callable[[], Generator[Item, None, None]]) -> AsyncGen
         except BaseException as error:  # handed over, never lost
             put(_End(error))
 
-    threading.Thread(target=work, name="answer", daemon=True).start()
+    context = contextvars.copy_context()  # with what a trace of the request left in it
+    threading.Thread(target=context.run, args=(work,), name="answer", daemon=True).start()
     try:
         while isinstance(item := await arrived.get(), _Item):
             yield item.value
