@@ -20,6 +20,7 @@ from app.mcp_command import mcp
 from app.modelling import MODELLING
 from app.serving import serve
 from app.training.commands import train
+from app.users_commands import users
 
 if TYPE_CHECKING:
     from model.answers import Answer
@@ -82,7 +83,7 @@ def cli(
     context.obj = flags
 
 
-for command in [*LIBRARY, *MODELLING, *LABORATORY, train, feedback, serve, mcp]:
+for command in [*LIBRARY, *MODELLING, *LABORATORY, train, feedback, serve, mcp, users]:
     cli.add_command(command)
 
 

@@ -1,9 +1,10 @@
-"""`tether serve`: the page and the HTTP interfaces from one process, for this machine only.
+"""`tether serve`: the page and the HTTP interfaces from one process.
 
-Starts, runs and stops a server; what it answers stands in `app.http.server`. When it is told to
-stop, it takes no more questions, lets the running answers finish, and cancels what takes too long.
-Its log is one JSON object a line on standard error, without any text of questions, answers or
-documents.
+Starts, runs and stops a server; what it answers stands in `app.http.server`. Where others can reach
+it, at another address than this machine's own or under a name, it starts only with users, who log
+in (`app.users`). When it is told to stop, it takes no more questions, lets the running answers
+finish, and cancels what takes too long. Its log is one JSON object a line on standard error,
+without any text of questions, answers or documents.
 """
 
 import json
@@ -14,29 +15,41 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from app.flags import Flags, collection_option, pass_flags
+from app.flags import Flags, collection_option, pass_flags, shown
 from ingest.errors import UsageError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from app.http.guard import Hosts
     from app.service import Service
+    from app.users import Users
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 10.0  # seconds that running answers may take when the server stops
 FLUSH = 0.5  # seconds that their last words may be on the way
 MOST_CONNECTIONS = 1000
+_EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # addresses that stand for all of a machine's own
 
 
 @click.command()
 @click.option("--host", metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default: 7860).")
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Name under which others reach it, e.g. that of a reverse proxy; repeatable.",
+)
 @click.option(
     "--example",
     "examples",
@@ -48,31 +61,62 @@ MOST_CONNECTIONS = 1000
 @pass_flags
 def serve(
     flags: Flags,
+    *,
     host: str | None,
     port: int | None,
+    names: tuple[str, ...],
     examples: tuple[str, ...],
     collection: str | None,
 ) -> None:
     """Serve the chat and the HTTP interfaces from one process.
 
     The chat is at /, OpenAI's interface at /v1, Tether's own at /api, their schema at
-    /openapi.json. Only this machine can reach them.
+    /openapi.json. Without users (tether users) only this machine can reach them; with users,
+    everybody logs in.
     """
     settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
     host, port = settings.chat.host, settings.chat.port
-    require_loopback(host)
+    from app.users import Users
+
+    is_public = bool(names) or not _is_loopback(host)
+    if is_public:
+        require_users(Users(settings.home), host)
     from app.http.server import build_app
     from app.http.tracing import joined, open_service
     from app.page.page import listen, mount_page
 
     log_as_json()
     with listen(host, port) as listening, _termination_as_exit(), open_service(settings) as service:
-        app = build_app(service, mount=lambda inner: mount_page(inner, service, examples=examples))
+        app = build_app(
+            service,
+            hosts=hosts_of(host, names),
+            login_always=is_public,
+            mount=lambda inner: mount_page(inner, service, examples=examples),
+        )
+        if not _is_loopback(host):
+            logger.warning(
+                "passwords and documents cross the network unencrypted; listen on 127.0.0.1 and"
+                " put a reverse proxy with TLS before it"
+            )
         run(
             joined(app, service),
             service,
             listening,
             ready=lambda url: click.echo(f"serving; open {url}"),
+        )
+
+
+def require_users(users: "Users", host: str) -> None:
+    """Raise unless somebody can log in.
+
+    Raises:
+        UsageError: Nobody can: there are no users, or none has a password or token.
+    """
+    if not any(account.has_password or account.tokens for account in users.accounts()):
+        raise UsageError(
+            f"cannot serve on {shown(host)}: others could read your documents, and there are no"
+            " users to log in; add one with: tether users add NAME --operator, or choose --host"
+            " 127.0.0.1 without --name"
         )
 
 
@@ -82,14 +126,28 @@ def require_loopback(host: str) -> None:
     Raises:
         UsageError: Others can.
     """
+    if not _is_loopback(host):
+        raise UsageError(
+            f"cannot serve on {shown(host)}: the chat alone is for this machine; choose --host"
+            " 127.0.0.1, or add users and start: tether serve"
+        )
+
+
+def hosts_of(host: str, names: Sequence[str]) -> "Hosts":
+    """Return under which hosts a server is reached that listens at one, and has these names."""
+    from app.http.guard import LOOPBACK, Hosts
+
+    host = host.strip("[]").lower()
+    known = LOOPBACK | {name.lower() for name in names}
+    if host in _EVERYWHERE:
+        return Hosts(known | {socket.gethostname().lower()}, any_address=True)
+    return Hosts(known | {host})
+
+
+def _is_loopback(host: str) -> bool:
     from app.http.guard import LOOPBACK
 
-    if host.strip("[]") not in LOOPBACK:
-        raise UsageError(
-            f"cannot serve on {host}: others could read your documents, and there are no users to"
-            " log in yet (they come next); choose --host 127.0.0.1, and a tunnel such as"
-            " ssh -L 7860:127.0.0.1:7860 to reach it from afar"
-        )
+    return host.strip("[]") in LOOPBACK
 
 
 def run(

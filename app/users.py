@@ -220,12 +220,7 @@ class Users:
             UsageError: There is no such person, or the password is too short or too long.
             StoreError: The file cannot be written.
         """
-        if not LEAST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-            raise UsageError(
-                f"a password has {LEAST_PASSWORD} to {LONGEST_PASSWORD} characters; choose such a"
-                " one, for example four words"
-            )
-        hashed = self._hashed(password, self._cost, secrets.token_bytes(16))
+        hashed = self._hashed(checked_password(password), self._cost, secrets.token_bytes(16))
         with self._writing() as connection:
             user = _id_of(connection, name)
             connection.execute("UPDATE users SET password = ? WHERE id = ?", (hashed, user))
@@ -507,6 +502,20 @@ def checked_user_name(name: str) -> str:
             f"{name[:100]!r} cannot name a user; use up to 40 letters, digits, or _-. within"
         )
     return known
+
+
+def checked_password(password: str) -> str:
+    """Return a password that is neither too short nor too long.
+
+    Raises:
+        UsageError: It is.
+    """
+    if not LEAST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise UsageError(
+            f"a password has {LEAST_PASSWORD} to {LONGEST_PASSWORD} characters; choose such a one,"
+            " for example four words"
+        )
+    return password
 
 
 def prefix_of(token: str) -> str:
