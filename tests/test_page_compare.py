@@ -12,12 +12,14 @@ from app.page.compare_view import Column, columns_html
 from app.page.tab_compare import (
     BASE,
     Switched,
+    adapters_for,
     columns_of,
     compared,
     known_adapters,
     with_adapter,
 )
 from app.service import Instead, Service
+from app.users import LOCAL, Person
 from ingest.errors import UsageError
 from model.assistant import Finished
 from model.generators import Decoding, ScriptedGenerator, TransformersGenerator
@@ -68,6 +70,8 @@ def test_adapters_are_known_by_name_alone(service: Service) -> None:
     for wrong in ("../mine", str(service.settings.home / "adapters" / "mine")):
         with pytest.raises(UsageError, match="no adapter"):
             with_adapter(service.settings, wrong)
+    assert list(adapters_for(service, LOCAL)) == ["mine"]
+    assert adapters_for(service, Person("1", "ada")) == {}  # what it learnt may be another's
 
 
 def test_columns_are_told_apart() -> None:

@@ -8,7 +8,7 @@ it for a while.
 
 import logging
 from collections.abc import Generator as Yielding
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +22,12 @@ from app.page.compare_view import WORDS, Column, columns_html
 from app.page.decoding_controls import DecodingControls, chosen_decoding
 from app.page.evidence import Language, notice_html
 from app.page.lending import Lender
-from app.page.parts import QUIET, Shell, Tab, asker, one_line
-from app.service import Instead, Waiting
+from app.page.parts import QUIET, Shell, Tab, asker, one_line, person_of
+from app.service import Instead, Service, Waiting
 from app.settings import Settings
+from app.users import NotAllowed, Person
 from ingest.errors import TetherError, UsageError
-from model.assistant import Drafted, Finished, checked_question
+from model.assistant import Drafted, Event, Finished, checked_question
 from model.generators import Decoding, Generator, GeneratorIdentity
 from model.prompts import Prompt
 
@@ -43,6 +44,17 @@ class Shown:
 
     columns: tuple[Column, ...] = ()
     collection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What all columns answer, and for whom."""
+
+    question: str
+    decoding: Decoding
+    collection: str
+    owner: str  # whose turn it takes in the line
+    person: Person
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +93,13 @@ class _Tab:
         parts = self.parts
         yield {parts.compare: gr.update(visible=False), parts.stop: gr.update(visible=True)}
         try:
-            question, tuned, *decoding = values
-            if not isinstance(question, str) or not isinstance(tuned, str | None):
-                raise UsageError("the question must be a text; write it anew")
-            question = checked_question(question)
-            chosen = chosen_decoding(decoding, self.shell.service.settings.decoding)
-            columns = columns_of(tuned or BASE)
+            asked, columns = self._wanted(values, collection, request)
         except TetherError as error:
             yield self.rest() | {parts.note: notice_html(one_line(error), "error")}
             return
         yield {parts.note: ""}
         for place in range(len(columns)):
-            with closing(
-                self._fill(columns[place], question, chosen, collection, language, asker(request))
-            ) as steps:
+            with closing(self._fill(columns[place], asked, language)) as steps:
                 for column in steps:
                     columns = (*columns[:place], column, *columns[place + 1 :])
                     yield {
@@ -103,20 +108,32 @@ class _Tab:
                     }
         yield self.rest()
 
-    def _fill(  # noqa: PLR0917 - one caller
-        self,
-        column: Column,
-        question: str,
-        decoding: Decoding,
-        collection: str,
-        language: Language,
-        owner: str,
+    def _wanted(
+        self, values: Sequence[Any], collection: str, request: gr.Request
+    ) -> tuple[_Asked, tuple[Column, ...]]:
+        """Return what the tab's inputs say; they come from a browser and may be anything.
+
+        Raises:
+            TetherError: One of them makes no sense.
+        """
+        question, tuned, *decoding = values
+        service, person = self.shell.service, person_of(request)
+        if not isinstance(question, str) or not isinstance(tuned, str | None):
+            raise UsageError("the question must be a text; write it anew")
+        if tuned and tuned not in adapters_for(service, person):
+            raise UsageError(f"there is no adapter {tuned!r:.80} for answers; choose another")
+        chosen = chosen_decoding(decoding, service.settings.decoding)
+        asked = _Asked(checked_question(question), chosen, collection, asker(request), person)
+        return asked, columns_of(tuned or BASE)
+
+    def _fill(
+        self, column: Column, asked: _Asked, language: Language
     ) -> Yielding[Column, None, None]:
         """Yield a column as its answer comes; errors end it, and the others go on."""
         column = replace(column, has_begun=True)
         yield column
         try:
-            with closing(self._events(column, question, decoding, collection, owner)) as events:
+            with closing(self._events(column, asked)) as events:
                 for event in events:
                     column = _after(column, event)
                     yield column
@@ -127,25 +144,20 @@ class _Tab:
             failed = WORDS[language]["failed"].format(kind=type(error).__name__)
             yield replace(column, error=failed)
 
-    def _events(
-        self, column: Column, question: str, decoding: Decoding, collection: str, owner: str
-    ) -> Yielding[Any, None, None]:
-        """Yield what `Service.ask` yields, after the wait for another generator if it needs one."""
+    def _events(self, column: Column, asked: _Asked) -> Yielding[Waiting | Event, None, None]:
+        """Yield what `Service.ask` yields, after the wait for another adapter if it needs one."""
         service = self.shell.service
-        settings = compared(service.settings, column.adapter, decoding)
-        asked: dict[str, Any] = {
-            "collection": collection, "retrieval": column.retrieval, "owner": owner,
-        }  # fmt: skip
+        settings = compared(service.settings, column.adapter, asked.decoding)
         is_adapted = column.adapter != BASE
         if not is_adapted or column.adapter == adapter_in_force(service.settings):
             instead = Instead(settings, lambda own: Switched(own, adapted=is_adapted))
-            yield from service.ask(question, instead=instead, **asked)
+            yield from _answered(service, column, asked, instead)
             return
-        with self._lender.turn(owner) as turn:
+        with self._lender.turn(asked.owner) as turn:
             while position := turn.wait():
                 yield Waiting(position)
             other = Switched(turn.take(column.adapter), adapted=True)
-            yield from service.ask(question, instead=Instead(settings, lambda _: other), **asked)
+            yield from _answered(service, column, asked, Instead(settings, lambda _: other))
 
     def rest(self) -> Drawn:
         """Offer another comparison."""
@@ -156,13 +168,18 @@ class _Tab:
         """Offer another comparison, after one that was cancelled."""
         return self.rest() | {self.parts.note: notice_html(WORDS[language]["stopped"], "note")}
 
-    def speak(self, language: Language, request: gr.Request, shown: Shown) -> list[Any]:
-        """Draw the tab in `language`, with the adapters that there are now."""
-        del request
-        words, settings = WORDS[language], self.shell.service.settings
+    def speak(
+        self, language: Language, request: gr.Request, shown: Shown, tuned: str | None
+    ) -> list[Any]:
+        """Draw the tab in `language`, with the adapters that there are now for who looks."""
+        words = WORDS[language]
+        names = _names(self.shell.service, person_of(request))
+        if tuned not in (BASE, *names):  # at first nothing was chosen
+            tuned = names[0] if names else BASE
+        choices = [(words["none"], BASE), *((name, name) for name in names)]
         return [
             gr.update(label=words["question"]),
-            gr.update(label=words["tuned"], choices=_choices(settings, language)),
+            gr.update(label=words["tuned"], choices=choices, value=tuned),
             *(gr.update(value=words[name]) for name in ("compare", "stop")),
             columns_html(shown.columns, language, shown.collection),
             *self.parts.controls.speak(language),
@@ -175,7 +192,20 @@ def columns_of(tuned: str) -> tuple[Column, ...]:
     return tuple(Column(retrieval, name) for retrieval in (False, True) for name in models)
 
 
-def _after(column: Column, event: object) -> Column:
+def _answered(
+    service: Service, column: Column, asked: _Asked, instead: Instead
+) -> Iterator[Waiting | Event]:
+    return service.ask(
+        asked.question,
+        collection=asked.collection,
+        retrieval=column.retrieval,
+        owner=asked.owner,
+        person=asked.person,
+        instead=instead,
+    )
+
+
+def _after(column: Column, event: Waiting | Event) -> Column:
     match event:
         case Waiting(position):
             return replace(column, position=position)
@@ -271,13 +301,27 @@ def with_adapter(settings: Settings, name: str) -> Settings:
     return replace(settings, generator=replace(settings.generator, adapter=folder))
 
 
-def _choices(settings: Settings, language: Language) -> list[tuple[str, str]]:
+def adapters_for(service: Service, person: Person) -> dict[str, str]:
+    """Return the adapters that a person may compare: what one learnt may be somebody else's.
+
+    Raises:
+        WeightsError: One of them is broken.
+    """
+    known = known_adapters(service.settings)
     try:
-        names = list(known_adapters(settings))
+        service.require_operator(person)
+    except NotAllowed:
+        shared = adapter_in_force(service.settings)
+        return {name: path for name, path in known.items() if name == shared}
+    return known
+
+
+def _names(service: Service, person: Person) -> list[str]:
+    try:
+        return list(adapters_for(service, person))
     except TetherError as error:  # one that is broken; the base alone can still be compared
         _LOG.warning("adapters cannot be compared: %s", one_line(error))
-        names = []
-    return [(WORDS[language]["none"], BASE), *((name, name) for name in names)]
+        return []
 
 
 # --- The layout ----------------------------------------------------------------------------------
@@ -291,7 +335,8 @@ def build(shell: Shell) -> Tab:
     _wire(shell, tab)
     drawn = (parts.question, parts.tuned, parts.compare, parts.stop, parts.columns,
              *parts.controls.inputs)  # fmt: skip
-    return Tab(item, lambda language: WORDS[language]["tab"], drawn, (parts.shown,), tab.speak)
+    states = (parts.shown, parts.tuned)
+    return Tab(item, lambda language: WORDS[language]["tab"], drawn, states, tab.speak)
 
 
 def _parts(shell: Shell) -> _Parts:
@@ -300,13 +345,11 @@ def _parts(shell: Shell) -> _Parts:
     made["question"] = gr.Textbox(
         label=words["question"], lines=1, max_lines=4, elem_id="tether-compare-question"
     )
-    choices = _choices(settings, "en")
     with gr.Row():
         with gr.Column(scale=1, min_width=220):
-            made["tuned"] = gr.Dropdown(
-                choices, value=choices[min(1, len(choices) - 1)][1], label=words["tuned"],
-                elem_id="tether-compare-tuned",
-            )  # fmt: skip
+            made["tuned"] = gr.Dropdown(  # its choices come once it is known who looks
+                [], label=words["tuned"], elem_id="tether-compare-tuned"
+            )
         with gr.Column(scale=2, min_width=260):
             beam = ("beam",) if resolve_backend(settings) == "transformers" else ()
             made["controls"] = decoding_controls.build(
