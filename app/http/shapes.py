@@ -349,11 +349,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": description}
     for status, description in {
         400: "the request cannot be carried out",
-        403: "refused: it comes from another site, or asks for what the settings forbid",
-        404: "no such collection, document or model",
+        401: "with users: no token or session, or a wrong one",
+        403: "refused: it comes from another site, or asks for what may not be done here",
+        404: "no such collection, document or model, or it is somebody else's",
         409: "another program is writing the collection",
         413: "the body is too large",
         422: "a field is missing or wrong",
+        429: "too many wrong tokens",
         500: "the collection or a model failed",
         502: "the generator failed",
         503: "too many questions wait, or the server is stopping",
