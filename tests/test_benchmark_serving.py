@@ -47,7 +47,7 @@ def test_it_runs_against_the_real_server(
 ) -> None:
     out = tmp_path / "rows.jsonl"
     main([
-        "--stages", "tether", "--levels", "1,3", "--seconds", "4", "--warm-up", "1",
+        "--stages", "tether", "--levels", "1,3", "--seconds", "2", "--warm-up", "1",
         "--out", str(out), "--set", "encoder.model=hashing",
         "--set", "generator.backend=none",
     ])  # fmt: skip

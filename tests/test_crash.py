@@ -36,11 +36,12 @@ if __name__ == "__main__":
 """
 
 
-def test_a_hundred_kills_lose_nothing(home: Path) -> None:
-    outcome = kill_again_and_again(home, 100)
-    assert outcome.kills == 100
-    assert outcome.in_doubt >= 50  # the moments were not all between two operations
-    assert len(outcome.operations) >= 4, outcome
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_kills_at_any_moment_lose_nothing(home: Path, kills: int) -> None:
+    outcome = kill_again_and_again(home, kills)
+    assert outcome.kills == kills
+    assert outcome.in_doubt >= kills / 4  # the moments were not all between two operations
+    assert len(outcome.operations) >= 3, outcome
 
 
 def of_environment(mark: str) -> list[int]:

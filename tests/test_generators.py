@@ -71,17 +71,6 @@ class TestScripted:
         assert ScriptedGenerator().identity.backend == "scripted"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Keep tiny models from waiting for a second core that others may hold."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a folder of tiny transformers models."""

@@ -25,17 +25,6 @@ SHORT = Decoding(max_new_tokens=12)
 ENDS = [2, *range(40, 52)]  # so many that a random model meets one of them
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Keep tiny models from waiting for a second core that others may hold."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def lens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lens:
     folder = build_transformers_model(tmp_path_factory.mktemp("model"), request.param)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from ingest.errors import SettingsError, TrainingError
 from model.training.checkpoints import latest_checkpoint, load_checkpoint
 from model.training.loop import TrainingOptions, pick_device, train
 from model.training.lora import LoraOptions
+from tests import tiny_training
 from tests.test_faults import files_up_to
 from tests.tiny_training import OPTIONS, tiny_task
 
@@ -260,19 +260,19 @@ def test_devices_that_are_not_there_are_refused() -> None:
 
 
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """SIGKILL, three times, in the real process; then bit for bit the weights of a calm run."""
+    """SIGKILL, twice, in a real process; then bit for bit the weights of a calm run."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    command = [sys.executable, "-m", "tests.tiny_training"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(whole)], cwd=ROOT, env=environment, check=True, timeout=500)
+    tiny_training.run(whole)
     steps = len([line for line in lines(whole / "run") if "loss" in line])
-    for stop in (2, steps // 2, steps - 2):
-        process = subprocess.Popen([*command, str(killed)], cwd=ROOT, env=environment)
+    for stop in (2, steps - 2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.tiny_training", str(killed)], cwd=ROOT
+        )
         while process.poll() is None and _last_step(killed / "run") < stop:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, str(killed)], cwd=ROOT, env=environment, check=True, timeout=500)
+    tiny_training.run(killed)
     assert _weights(killed / "run") == _weights(whole / "run")
     logs = [[line["loss"] for line in lines(home / "run") if "loss" in line]
             for home in (whole, killed)]  # fmt: skip

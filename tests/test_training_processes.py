@@ -10,20 +10,24 @@ import torch
 
 from model.training.checkpoints import latest_checkpoint, load_checkpoint
 from model.training.processes import Processes
+from tests import tiny_training
 from tests.tiny_models import build_transformers_model
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = ["-m", "tests.tiny_training"]
 
 
-def run(home: Path, *launcher: str) -> dict[str, torch.Tensor]:
-    """Train in processes of their own; return the last checkpoint's weights."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *launcher, *RUN, str(home)]
+def launch(home: Path, launcher: list[str]) -> None:
+    """Train in processes that a launcher starts."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *launcher, "-m", "tests.tiny_training", str(home)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def weights(home: Path) -> dict[str, torch.Tensor]:
+    """Return the last checkpoint's weights."""
     path = latest_checkpoint(home / "run", "checkpoint")
     assert path is not None
     return load_checkpoint(path)[0]
@@ -45,7 +49,9 @@ def run(home: Path, *launcher: str) -> dict[str, torch.Tensor]:
 def test_two_processes_learn_what_one_learns(launcher: list[str], tmp_path: Path) -> None:
     for name in ("one", "two"):
         build_transformers_model(tmp_path / name / "base")
-    one, two = run(tmp_path / "one"), run(tmp_path / "two", *launcher)
+    tiny_training.run(tmp_path / "one")
+    launch(tmp_path / "two", launcher)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)

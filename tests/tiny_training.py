@@ -53,7 +53,11 @@ def tiny_task(
     )  # fmt: skip
 
 
-if __name__ == "__main__":
-    home = Path(sys.argv[1])
+def run(home: Path) -> None:
+    """Train a LoRA for the model in `home`/base into `home`/run, or go on with what is there."""
     task = tiny_task(home / "base", lora=LoraOptions(rank=4, dropout=0.1))
-    train(task, OPTIONS, home / "run", on_step=lambda line: sys.stdout.flush())
+    train(task, OPTIONS, home / "run")
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))
