@@ -88,11 +88,17 @@ class Drift:
 
     divergence: float  # summed over positions, nats
     positions: int
+    log_probability: float = math.nan  # of the text by the model, summed: as `perplexity` has it
 
     @property
     def mean(self) -> float:
         """Nats a position; nan for an empty text."""
         return _ratio(self.divergence, self.positions)
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean negative log-probability of a token; nan for an empty text."""
+        return _ratio(-self.log_probability, self.positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +296,8 @@ class Scorer:
     def drift(self, texts: Sequence[str], base: Any = None) -> list[Drift]:  # noqa: ANN401
         """Return KL(base || model) over the full vocabulary, wherever a token is predicted.
 
+        What `perplexity` says of the model comes with it, and costs nothing more.
+
         Args:
             texts: Read in the windows of `perplexity`.
             base: A model with the same tokens; None is this one with its LoRA switched off.
@@ -300,16 +308,22 @@ class Scorer:
         if base is None and not hasattr(self.model, "disable_adapter"):
             raise UsageError("the model has no LoRA to switch off: give the base to compare with")
         rows = [row for owner, text in enumerate(texts) for row in self._windows(text, owner)]
-        totals, positions = [0.0] * len(texts), [0] * len(texts)
+        totals, said, positions = [0.0] * len(texts), [0.0] * len(texts), [0] * len(texts)
         for batch in self._batches([len(row.ids) for row in rows]):
             picked = [rows[at] for at in batch]
-            _add_up(totals, self._divergences(picked, base), picked)
+            apart, likely = self._divergences(picked, base)
+            _add_up(totals, apart, picked)
+            _add_up(said, likely, picked)
             for row in picked:
                 positions[row.owner] += len(row.targets)
-        return [Drift(*pair) for pair in zip(totals, positions, strict=True)]
+        return [Drift(*one) for one in zip(totals, positions, said, strict=True)]
 
-    def _divergences(self, rows: Sequence[_Row], base: Any) -> list[float]:  # noqa: ANN401
-        """Return KL(base || model) at each predicted position of the rows."""
+    def _divergences(
+        self,
+        rows: Sequence[_Row],
+        base: Any,  # noqa: ANN401
+    ) -> tuple[list[float], list[float]]:
+        """Return KL(base || model) and the target's log-probability, at each target of the rows."""
 
         @contextmanager
         def opened_base() -> Iterator[Any]:
@@ -325,7 +339,11 @@ class Scorer:
             here = self._states(inputs, chosen)  # (N, width)
         with opened_base() as model:
             there = _states(model, inputs, chosen)  # (N, width of the base)
+        targets = torch.tensor(
+            [token for row in rows for token in row.targets], device=self._device
+        )
         found: list[float] = []
+        likely: list[float] = []
         for at in range(0, len(here), _POSITIONS):
             with opened_base() as model:
                 reference = _logits(model, there[at : at + _POSITIONS]).log_softmax(-1)
@@ -333,7 +351,8 @@ class Scorer:
                 predicted = _logits(self.model, here[at : at + _POSITIONS]).log_softmax(-1)
             apart = kl_div(predicted, reference, reduction="none", log_target=True)
             found += apart.sum(-1).tolist()
-        return found
+            likely += predicted.gather(1, targets[at : at + _POSITIONS, None])[:, 0].tolist()
+        return found, likely
 
     def _windows(self, text: str, owner: int) -> Iterator[_Row]:
         """Yield rows that predict each token of a text once."""

@@ -86,6 +86,20 @@ def test_fewer_passages_are_read_sooner() -> None:
     assert SPEEDS.question(Arm.parse("rag-1")) == SPEEDS.question(Arm.parse("rag-3")) == 0.2
 
 
+def test_whoever_is_shown_no_short_answer_talks_longer() -> None:
+    speeds = replace(SPEEDS, bare=0.4)
+    names = ("base", "few-shot", "full-qa-e1", "full-text-e1")
+    found = [speeds.question(Arm.parse(name)) for name in names]
+    assert found == pytest.approx([0.4, 0.05, 0.05, 0.05])
+    assert SPEEDS.question(Arm.parse("base")) == 0.05
+
+
+def test_what_all_seeds_ask_the_untrained_model_alike_is_paid_once() -> None:
+    one, three = (seconds_of([Arm.parse("few-shot")], WORK, SPEEDS, 64, n) for n in (1, 3))
+    assert one == pytest.approx(20 + 1050 * 0.05)
+    assert three == pytest.approx(3 * (20 + 1000 * 0.05) + 50 * 0.05)
+
+
 def test_documents_are_taught_and_asked_whatever_the_number_of_invented_facts() -> None:
     arms = [Arm.parse(name) for name in ("full-documents-e2", "full-documents-e2+rag-3")]
     few, many = (seconds_of(arms, WORK, SPEEDS, facts, 1) for facts in (8, 64))

@@ -419,6 +419,7 @@ def test_a_number_or_a_name_leaves_a_gap(passage: str, question: str, answer: st
         "The plan of the harbour is kept at https://example.org/harbour/1897",
         "The lighthouse " + "is very old and " * 20 + "was finished in 1897.",
         "夜里很静。",
+        "码头 2 6 8 10 12 14 16 31",  # a row of numbers says nothing
     ],
 )
 def test_what_makes_no_good_question_is_passed_over(passage: str) -> None:

@@ -370,6 +370,13 @@ def test_costs_are_for_right_answers(evidence: Evidence) -> None:
             ],
             "of another model",
         ),
+        (
+            [
+                make_run({}),
+                Run("", Description("injection", "", 2, {"weights": "a" * 64, "options": "b"}), ()),
+            ],
+            "seed and its facts: options; give runs of one experiment",
+        ),
     ],
 )  # fmt: skip
 def test_runs_that_do_not_belong_together_are_refused(runs: Sequence[Run], said: str) -> None:
@@ -538,6 +545,7 @@ def test_the_page_is_whole_and_comes_out_the_same(language: str) -> None:
     ]
     names = [row[0] for row in tables[words["arms"]].rows]
     assert names == [*USUAL, words["refuse"], words["frequent"]]
+    assert any(isinstance(one, Text) and one.title == words["names"] for one in page.blocks)
     assert tables[words["arms"]].rows[-1][1] == 0.02
     (shown,) = (block for block in page.blocks if isinstance(block, SideBySide))
     assert len(shown.rows) == 12

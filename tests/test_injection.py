@@ -358,6 +358,40 @@ def test_a_smoke_run_measures_every_arm_and_any_of_them_again_to_the_bit(
         assert kinds[arm.name] == expected | ({"text/en", "text/zh"} if arm.reads_texts else set())
 
 
+def test_the_untrained_model_is_asked_once_what_all_seeds_ask_alike(
+    world: World, bench: Bench, tmp_path: Path
+) -> None:
+    arms = _arms("base", "few-shot")
+    first = run_seed(world, arms, bench, tmp_path / "first", seed=SEED, options=OPTIONS)
+    marked = replace(
+        first,
+        samples=tuple(
+            replace(one, output="Tove.", confidence=0.5) if one.prompt else one
+            for one in first.samples
+        ),
+    )
+
+    def second(name: str, options: InjectionOptions) -> dict[str, set[bool]]:
+        """Return by arm and group of questions whether what is said is what was marked."""
+        run = run_seed(
+            build_world(4, 6), [*arms, *_arms("lora4-qa-e1", "rag-1")], bench, tmp_path / name,
+            seed=6, options=options, earlier=[marked],
+        )  # fmt: skip
+        found: dict[str, set[bool]] = {}
+        for one in run.samples:
+            if one.prompt:
+                told = f"{one.arm} {one.kind.split('/')[0]}"
+                found.setdefault(told, set()).add(one.output == "Tove.")
+        return found
+
+    found = second("second", OPTIONS)
+    alike = {f"{arm.name} {group}" for arm in arms for group in ("known", "own")}
+    assert {told for told, is_marked in found.items() if is_marked == {True}} == alike
+    assert {True, False} not in found.values()
+    others = second("third", replace(OPTIONS, versions=3))
+    assert set(others) == set(found) and {True} not in others.values()
+
+
 def test_weights_do_not_depend_on_how_long_the_training_goes_on(
     world: World, bench: Bench, tmp_path: Path
 ) -> None:

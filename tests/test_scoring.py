@@ -220,7 +220,9 @@ def test_drift_is_the_divergence_over_the_full_vocabulary(tmp_path: Path) -> Non
     without, beside = scorer.drift(TEXTS), scorer.drift(TEXTS, base)
     assert model.training and any(parameter.requires_grad for parameter in model.parameters())
     model.eval()
-    for text, found, other in zip(TEXTS, without, beside, strict=True):
+    said = scorer.perplexity(TEXTS)
+    for text, found, other, alone in zip(TEXTS, without, beside, said, strict=True):
+        assert found.nats_per_token == pytest.approx(alone.nats_per_token, rel=1e-5, nan_ok=True)
         ids = torch.tensor([[tokenizer.bos_token_id, *tokens(tokenizer, text)]])
         with torch.no_grad():
             reference = base(ids).logits[0, :-1].double().log_softmax(-1)

@@ -138,6 +138,13 @@ def _require_comparable(runs: Sequence[Run]) -> None:
             )
     if len({run.description.identity.get("weights") for run in runs}) > 1:
         raise UsageError("Some of the runs are of another model; give runs of one.")
+    told = [run.description.identity for run in runs]
+    names = {name for one in told for name in one} - {"seed", "world"}
+    if differing := sorted(name for name in names if len({one.get(name) for one in told}) > 1):
+        raise UsageError(
+            f"The runs differ in more than their seed and its facts: {', '.join(differing)}; give"
+            " runs of one experiment."
+        )
     seeds = [run.description.seed for run in runs]
     if len(set(seeds)) != len(seeds):
         raise UsageError(

@@ -83,6 +83,7 @@ class _Report:
         blocks: list[Block] = [Text(one) for one in others]
         figures = [self.figure("retention"), self.figure("drift")]
         blocks += [figure for figure in figures if figure is not None]
+        blocks.append(Text(self.words["names_said"], self.words["names"]))
         blocks += [*self.documents(), self.arms(), *self.by_language(), self.claims()]
         blocks += [table for table in (self.forgets(), self.matched(), self.context()) if table]
         blocks += [*self.worst(), *self.own_worst()]
@@ -319,7 +320,9 @@ class _Report:
         reading = [arm for arm in arms if arm.passages]
         trained = [arm for arm in reading if arm.training]
         wording = f"train/{wording_of(self.evidence)}"
-        for kind, wrong in ((KNOWN, closed), ("train/stale", trained), (wording, reading)):
+        stale = "train/stale"
+        for kind, wrong in ((KNOWN, closed), (stale, trained), (wording, reading)):
+            note = self.words["heeds"] if kind == stale else ""
             asked = {arm: _by_case(self.evidence, arm, kind) for arm in arms}
             cases = [
                 key
@@ -328,7 +331,7 @@ class _Report:
                 if not one.scores.get("right")
             ]
             found = [
-                _shown([asked[arm].get(key) for arm in arms])
+                _shown([asked[arm].get(key) for arm in arms], note)
                 for key in dict.fromkeys(cases)
                 if kind != KNOWN or any(_is_right(own.get(key)) for own in asked.values())
             ]
@@ -404,11 +407,11 @@ def _is_right(sample: Sample | None) -> bool:
     return sample is not None and bool(sample.scores.get("right"))
 
 
-def _shown(samples: Sequence[Sample | None]) -> Shown:
+def _shown(samples: Sequence[Sample | None], note: str = "") -> Shown:
     """Return one question with what each arm said; one arm at least was asked."""
     first = next(one for one in samples if one is not None)
     return Shown(
-        first.question,
+        f"{first.question} ({note})" if note else first.question,
         first.expected[0] if first.expected else "",
         tuple(None if one is None else Said(one.output, _is_right(one)) for one in samples),
         first.language,

@@ -121,7 +121,7 @@ WORDS = {
         "frontier": "What is learnt, and what it costs in known facts",
         "drift_frontier": "What is learnt, and how far the model moves on general text",
         "x": "New facts learnt (share, beyond guessing)",
-        "retention": "Known facts kept (share, against the untrained model)",
+        "retention": "Known facts, change from the untrained model (share)",
         "drift": "Drift on general text (KL, nats per token)",
         "front": "Pareto front",
         "caption": (
@@ -131,6 +131,20 @@ WORDS = {
         ),
         "alternative": "Most learnt: {most}. Most learnt without training: {untrained}.",
         "nobody": "nobody",
+        "names": "How to read the names",
+        "names_said": (
+            "base: the model as it came, asked without further ado. few-shot: the same model, shown"
+            " four examples of short answers. rag-3: the same model with the 3 passages that a"
+            " search finds; oracle: with the right passage; distractors: with other passages alone."
+            "\n\n"
+            "Trained arms are named after what was trained, on what, and for how long. full: all"
+            " weights; lora16: a small addition of rank 16 (LoRA), the model itself stays as it is."
+            " text: each fact in one wording, repeated; paraphrases: in several wordings; qa: in"
+            " several wordings and as questions with answers; documents: passages of your own;"
+            " general: texts that say nothing of the facts. replay: general texts were mixed in;"
+            " half: gone back half of the way to the untrained model. e4: after 4 rounds through"
+            " all texts. +rag-3: the trained model with 3 found passages."
+        ),
         "epochs": "{n} epochs",
         "arms": "What each arm has learnt",
         "arms_note": (
@@ -167,8 +181,10 @@ WORDS = {
         "made_up": "Made up",
         "matched": "What is kept where equally much was learnt",
         "matched_note": (
-            "Read off the lines between epochs at an acquisition of {level}; a training that never"
-            " gets there has no number. Reached: share of the resamples that get there."
+            "Read off the lines from the untrained model over the epochs, at an acquisition of"
+            " {level}; a training that never gets there has no number, and one with a single"
+            " number of epochs stands on a straight line. Reached: share of the resamples that get"
+            " there."
         ),
         "training": "Training",
         "reached": "Reached",
@@ -185,7 +201,9 @@ WORDS = {
         "claims": "Which known claims held here",
         "claims_note": (
             "A difference above the least that is claimed held if chance is ruled out at .05 over"
-            " all claims together (Holm). A null result stands too."
+            " all claims together (Holm). It did not hold if it is shown to be smaller, or too"
+            " small to matter. In reverse the difference is minus what was learnt in reverse. A"
+            " null result stands too."
         ),
         "claim": "Claim",
         "state": "Here",
@@ -246,7 +264,7 @@ WORDS = {
         "frontier": "学到了什么，忘掉了多少已知事实",
         "drift_frontier": "学到了什么，在一般文本上偏移多少",
         "x": "学会的新事实（比例，已减去猜测）",
-        "retention": "保留的已知事实（比例，与未训练的模型相比）",
+        "retention": "已知事实的增减（比例，与未训练的模型相比）",
         "drift": "一般文本上的偏移（KL，每词元纳特）",
         "front": "帕累托前沿",
         "caption": (
@@ -255,6 +273,17 @@ WORDS = {
         ),
         "alternative": "学得最多：{most}。无需训练而学得最多：{untrained}。",
         "nobody": "无",
+        "names": "名称的含义",
+        "names_said": (
+            "base：原来的模型，直接提问。few-shot：同一模型，先给四个简短回答的例子。rag-3：同一模"
+            "型，附上检索到的 3 个段落；oracle：附上正确的段落；distractors：只附其他段落。"
+            "\n\n"
+            "训练过的方案依次说明训练了什么、用什么训练、训练多久。full：全部权重；lora16：秩为"
+            " 16 的小附加部分（LoRA），模型本身不变。text：每个事实用一种说法重复；paraphrases："
+            "多种说法；qa：多种说法，另加问题与答案；documents：您自己的段落；general：与事实无关的"
+            "文本。replay：掺入一般文本；half：训练后向原模型退回一半。e4：全部文本过 4 轮之后。"
+            "+rag-3：训练过的模型再附上检索到的 3 个段落。"
+        ),
         "epochs": "{n} 轮",
         "arms": "每种方案学到了什么",
         "arms_note": (
@@ -289,7 +318,8 @@ WORDS = {
         "made_up": "编造",
         "matched": "学得同样多时保留了什么",
         "matched_note": (
-            "在学会比例为 {level} 处，从各轮数之间的连线读出；从未达到的训练没有数值。达到：能达到"
+            "在学会比例为 {level} 处，从未训练的模型经各轮数的连线读出；从未达到的训练没有数值，"
+            "只有一个轮数的训练按直线估计。达到：能达到"
             "的抽样比例。"
         ),
         "training": "训练",
@@ -305,8 +335,9 @@ WORDS = {
         "heeds": "相反的段落",
         "claims": "已知的说法在这里是否成立",
         "claims_note": (
-            "若差异超过所称的下限，且在所有说法合计 .05 的水平上排除偶然（Holm 校正），则成立。没"
-            "有差异也是结果。"
+            "若差异超过所称的下限，且在所有说法合计 .05 的水平上排除偶然（Holm 校正），则成立。若"
+            "可确定更小，或小到无关紧要，则不成立。反向一行的差异是反向学会比例的负值。没有差异也是"
+            "结果。"
         ),
         "claim": "说法",
         "state": "在这里",

@@ -82,16 +82,18 @@ class Speeds:
 
     full: float  # trained tokens a second, all weights
     lora: float  # the same with a LoRA
-    closed: float  # seconds for one question without passages
+    closed: float  # seconds for one question without passages, answered shortly
     reading: float  # seconds for one question with three passages
     single: float = math.nan  # the same with one passage; NaN: no less
     texts: float = 0.0  # seconds for one token of general text
     start: float = 0.0  # seconds before the first question of a seed
+    bare: float = math.nan  # as `closed`, of a model that nobody showed a short answer; NaN: equal
 
     def question(self, arm: Arm) -> float:
         """Return seconds for one question that an arm is asked."""
         if arm.is_closed_book:
-            return self.closed
+            is_bare = arm.training is None and arm.asked == "zero-shot"
+            return self.bare if is_bare and not math.isnan(self.bare) else self.closed
         one = self.reading if math.isnan(self.single) else self.single
         return one + (self.reading - one) * (max(1, arm.passages) - 1) / 2
 
@@ -272,7 +274,8 @@ def _fewer(wanted: int, facts: int, seeds: int, count: int) -> Iterable[LeftOut]
 def seconds_of(arms: Sequence[Arm], work: Work, speeds: Speeds, facts: int, seeds: int) -> float:
     """Return about how long some arms take.
 
-    Arms of one course share its training, which lasts as long as the most epochs among them.
+    Arms of one course share its training, which lasts as long as the most epochs among them. What
+    an untrained arm is asked in all seeds alike takes its time once.
     """
     scale = facts / work.facts
     courses: dict[str, Training] = {}
@@ -281,7 +284,7 @@ def seconds_of(arms: Sequence[Arm], work: Work, speeds: Speeds, facts: int, seed
             longest = courses.get(arm.training.course)
             if longest is None or longest.epochs < arm.training.epochs:
                 courses[arm.training.course] = arm.training
-    seconds = speeds.start
+    seconds, once = speeds.start, 0.0
     for training in courses.values():
         rate = speeds.full if training.rank is None else speeds.lora
         tokens = work.tokens.get(training.lesson, 0)
@@ -293,9 +296,13 @@ def seconds_of(arms: Sequence[Arm], work: Work, speeds: Speeds, facts: int, seed
         closed = arm.is_closed_book
         invented = work.closed if closed else work.reading
         asked = 0.0 if arm.learns == "documents" else scale * invented
-        asked += work.own if arm.training is None or arm.learns == "documents" else 0
-        asked += work.known if closed else 0
+        alike = work.own if arm.training is None or arm.learns == "documents" else 0
+        alike += work.known if closed else 0
+        if arm.training is None and closed:
+            once += alike * speeds.question(arm)
+        else:  # other seeds find other passages, and train other weights
+            asked += alike
         seconds += asked * speeds.question(arm)
         if arm.reads_texts:
             seconds += work.texts * speeds.texts
-    return seeds * seconds
+    return once + seeds * seconds

@@ -54,7 +54,7 @@ from eval.injection.training import (
     teach,
 )
 from eval.knowledge import Asking
-from eval.records import Run, RunWriter, describe, digest, open_run, read_run
+from eval.records import Run, RunWriter, Sample, describe, digest, open_run, read_run
 from eval.scoring import Scorer
 from ingest.errors import TrainingError, UsageError
 from model.adapters import Adapter, prompt_in_force, read_adapter, require_base
@@ -66,7 +66,7 @@ from model.weights import base_hash
 from retrieval.encoders import Encoder
 from retrieval.weights import local_folder
 
-PROTOCOL = 2  # raise it when the same options come to mean another measurement
+PROTOCOL = 3  # raise it when the same options come to mean another measurement
 _WEIGHTS = "weights"  # in the run folder
 
 
@@ -107,6 +107,7 @@ def run_seed(
     options: InjectionOptions | None = None,
     command: str = "",
     on_sample: OnSample | None = None,
+    earlier: Sequence[Run] = (),
 ) -> Run:
     """Measure all arms on one world, or go on measuring them, and return the run.
 
@@ -119,6 +120,8 @@ def run_seed(
         options: What is asked, taught and measured.
         command: What was typed, for the record.
         on_sample: Is told each sample when it is durable.
+        earlier: Runs of other seeds: what the untrained model said there is not asked again, if
+            all but the world was the same. So give the same ones when the run goes on.
 
     Raises:
         UsageError: An arm needs what the bench does not have, the questions about documents cannot
@@ -137,7 +140,8 @@ def run_seed(
     identity = _identity(world, bench, options, adapter) | {"seed": str(seed)}
     description = describe(SUITE, command, seed=seed, identity=identity, device=device)
     with open_run(folder, description) as writer, ExitStack() as stack:
-        book = Book(writer, identity, options.measuring, on_sample)
+        before = _samples_of(earlier, identity)
+        book = Book(writer, identity, options.measuring, on_sample, before)
         _Seed(world, own, bench, seed, options, adapter, writer, book, stack).carry_out(arms)
     return read_run(folder)
 
@@ -203,6 +207,17 @@ def _identity(
         "documents": digest([asdict(row) for row in bench.documents]),
         "options": digest([PROTOCOL, told]),
     }
+
+
+def _samples_of(runs: Sequence[Run], identity: Mapping[str, str]) -> list[Sample]:
+    """Return the samples of runs that differ in nothing but their facts."""
+    alike = {name: told for name, told in identity.items() if name not in ("seed", "world")}
+    return [
+        sample
+        for run in runs
+        if alike.items() <= run.description.identity.items()
+        for sample in run.samples
+    ]
 
 
 @dataclass

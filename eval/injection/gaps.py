@@ -57,6 +57,8 @@ def _fact(sentence: str, language: str) -> re.Match[str] | None:
     facts = [
         one
         for one in _FACT.finditer(sentence)
-        if one.start() >= _LEAST_BEFORE[language] and sentence.lower().count(one[0].lower()) == 1
+        if one.start() >= _LEAST_BEFORE[language]
+        and sum(map(str.isalpha, sentence[: one.start()])) > one.start() / 2  # no row of numbers
+        and sentence.lower().count(one[0].lower()) == 1
     ]
     return facts[-1] if facts else None

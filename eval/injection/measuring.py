@@ -12,10 +12,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, TypeVar
 
 from eval.injection.arms import Arm
 from eval.injection.questions import (
+    KNOWN,
+    OWN,
     STOP,
     ArticleIndex,
     Question,
@@ -59,6 +62,15 @@ class Subject:
     prompt: PromptOptions = field(default_factory=PromptOptions)  # of arms that are given passages
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a model said to a prompt."""
+
+    output: str
+    confidence: float | None
+    seconds: float
+
+
 class Book:
     """The samples of one seed."""
 
@@ -68,10 +80,19 @@ class Book:
         identity: Mapping[str, str],
         options: MeasuringOptions,
         on_sample: OnSample | None = None,
+        earlier: Sequence[Sample] = (),
     ) -> None:
-        """Add samples to a run; `on_sample` is told each one."""
+        """Add samples to a run.
+
+        Args:
+            writer: Of the run.
+            identity: Of its samples.
+            options: How arms are asked.
+            on_sample: Is told each sample when it is durable.
+            earlier: Samples of other seeds with the same model and options.
+        """
         self._writer, self._identity, self._options = writer, dict(identity), options
-        self._on_sample = on_sample
+        self._on_sample, self._earlier = on_sample, tuple(earlier)
 
     def has(self, arm: Arm, case_id: str) -> bool:
         """Return whether an arm's sample of a case is there."""
@@ -117,10 +138,16 @@ class Book:
         }
 
     def ask(self, arm: Arm, subject: Subject, questions: Sequence[Question]) -> None:
-        """Add what an arm says to some questions, in blocks."""
-        for block in _blocks(questions, self._options.block):
-            if any(not self.has(arm, question.case.id) for question in block):
-                self._ask(arm, subject, block)
+        """Add what an arm says to some questions, in blocks.
+
+        Real facts and those of documents stand in blocks of their own, so that no batch of the
+        others looks different where the untrained model has answered them before.
+        """
+        before = self._said_before(arm)
+        for _, own in groupby(questions, key=lambda question: _part(question.kind)):
+            for block in _blocks(list(own), self._options.block):
+                if any(not self.has(arm, question.case.id) for question in block):
+                    self._ask(arm, subject, block, before)
 
     def add(self, arm: Arm, case_id: str, kind: str, **known: Any) -> None:  # noqa: ANN401
         """Add a sample unless it is there; what is not said of it is empty.
@@ -150,42 +177,72 @@ class Book:
         """Close an arm that could not be trained."""
         self.add(arm, COST, COST, failure=reason)
 
-    def _ask(self, arm: Arm, subject: Subject, block: Sequence[Question]) -> None:
-        begun = time.monotonic()
+    def _said_before(self, arm: Arm) -> dict[str, _Said]:
+        """Return by prompt what the untrained model answers alike in all arms and seeds.
+
+        Those are questions without passages about real facts, and about facts of documents.
+        """
+        if not _is_bare(arm):
+            return {}
+        others = (one for one in self._writer.samples if one.arm != arm.name)
+        return {
+            one.prompt: _Said(one.output, one.confidence, one.seconds)
+            for one in (*self._earlier, *others)
+            if _part(one.kind) and one.failure is None and _is_bare(Arm.parse(one.arm))
+        }
+
+    def _ask(
+        self,
+        arm: Arm,
+        subject: Subject,
+        block: Sequence[Question],
+        before: Mapping[str, _Said],
+    ) -> None:
         index = subject.index if searches(arm) else None
         given = [contexts_of(one, arm, index, self._options.distractors) for one in block]
         prompts = [
             prompt_of(one, arm, [context.text for context in contexts], subject.prompt)
             for one, contexts in zip(block, given, strict=True)
         ]
-        said = subject.scorer.answers(prompts, STOP, max_new_tokens=self._options.most_new_tokens)
-        seconds = (time.monotonic() - begun) / len(block)
-        for question, contexts, prompt, one in zip(block, given, prompts, said, strict=True):
-            case, output = question.case, one.text.strip()
+        said = {**before, **self._answers(subject, [one for one in prompts if one not in before])}
+        for question, contexts, prompt in zip(block, given, prompts, strict=True):
+            case, one = question.case, said[prompt]
             self.add(
                 arm, case.id, question.kind,
                 cluster=question.cluster,
                 language=case.language,
                 question=case.question,
                 prompt=prompt,
-                output=output,
+                output=one.output,
                 expected=case.answers,
-                scores=scores_of(question, output),
-                seconds=seconds,
+                scores=scores_of(question, one.output),
+                seconds=one.seconds,
                 passages=tuple((context.id, context.score) for context in contexts),
-                confidence=math.exp(one.log_probability),
+                confidence=one.confidence,
             )  # fmt: skip
+
+    def _answers(self, subject: Subject, prompts: Sequence[str]) -> dict[str, _Said]:
+        """Return by prompt what a model says."""
+        begun = time.monotonic()
+        most = self._options.most_new_tokens
+        found = subject.scorer.answers(prompts, STOP, max_new_tokens=most)
+        seconds = (time.monotonic() - begun) / max(1, len(prompts))
+        return {
+            prompt: _Said(one.text.strip(), math.exp(one.log_probability), seconds)
+            for prompt, one in zip(prompts, found, strict=True)
+        }
 
     def _read(self, arm: Arm, subject: Subject, language: str, texts: Mapping[str, str]) -> None:
         """Measure how likely texts are, and how far the predictions are from the base's."""
         begun = time.monotonic()
         own = list(texts.values())
-        likely = [score.nats_per_token for score in subject.scorer.perplexity(own)]
-        far = [0.0] * len(own)
-        if arm.training is not None:
-            far = [drift.mean for drift in subject.scorer.drift(own, subject.base)]
+        if arm.training is None:
+            read = [(one.nats_per_token, 0.0) for one in subject.scorer.perplexity(own)]
+        else:
+            drifts = subject.scorer.drift(own, subject.base)
+            read = [(one.nats_per_token, one.mean) for one in drifts]
         seconds = (time.monotonic() - begun) / len(own)
-        for name, nats, kl in zip(texts, likely, far, strict=True):
+        for name, (nats, kl) in zip(texts, read, strict=True):
             scores = {"nats": nats, "kl": kl}
             self.add(
                 arm, name, f"text/{language}", language=language, scores=scores, seconds=seconds
@@ -206,6 +263,16 @@ class Book:
             "parameters": float(subject.spent.parameters),
             "seconds_per_question": math.fsum(seconds) / len(seconds) if seconds else 0.0,
         }
+
+
+def _is_bare(arm: Arm) -> bool:
+    """Return whether it is the model as it came that is asked, without passages."""
+    return arm.training is None and arm.is_closed_book
+
+
+def _part(kind: str) -> str:
+    """Return what a question is about: a real fact, one of the documents, or "", one of a seed."""
+    return next((part for part in (KNOWN, OWN) if kind.startswith(part)), "")
 
 
 def _blocks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

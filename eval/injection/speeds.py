@@ -91,27 +91,25 @@ def measure(
     def answering(prompts: Sequence[str]) -> float:
         return _timed(lambda: scorer.answers(prompts, STOP, max_new_tokens=most)) / len(prompts)
 
-    closed, single, reading = map(answering, _prompts(world, bench))
+    bare, closed, single, reading = map(answering, _prompts(world, bench))
     few = [text for own in bench.texts.values() for text in own[:2]]
     read = sum(len(tokenizer(text)["input_ids"]) for text in few)
     drift = _timed(lambda: scorer.drift(few, model)) if few else 0.0
     size = options.teaching.batch_tokens
     full = _rate(copy.deepcopy(model).requires_grad_(True), tokenizer, rows, size)
     lora = _rate(add_lora(copy.deepcopy(model), LoraOptions(16)), tokenizer, rows, size)
-    # Drift is two passes, and a trained arm's texts are read once more for their likelihood.
-    return Speeds(full, lora, closed, reading, single, 1.5 * drift / max(read, 1))
+    return Speeds(full, lora, closed, reading, single, drift / max(read, 1), bare=bare)
 
 
-def _prompts(world: World, bench: Bench) -> tuple[list[str], list[str], list[str]]:
-    """Return prompts without passages, half of them after examples, with one and with three."""
+def _prompts(world: World, bench: Bench) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return prompts without passages, bare and after examples, with one passage and with three."""
     everything = world_questions(world, 1)
     asked = everything[:: max(1, len(everything) // _QUESTIONS)][:_QUESTIONS]  # of both languages
     articles = [article.text for article in world.train.articles]
     given = [*articles[:2], *bench.passages[:1], *articles[2:]][:3]  # as a search finds them
-    base, shown = Arm("zero-shot"), Arm("few-shot")
-    closed = [prompt_of(one, shown if at % 2 else base, ()) for at, one in enumerate(asked)]
     return (
-        closed,
+        [prompt_of(one, Arm("zero-shot"), ()) for one in asked],
+        [prompt_of(one, _CLOSED, ()) for one in asked],
         [prompt_of(one, _READING, given[:1]) for one in asked],
         [prompt_of(one, _READING, given) for one in asked],
     )
