@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.assembly import build_assistant, build_generator
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from ingest.chunking import ChunkingOptions
 from ingest.pipeline import run
 from model.assistant import Assistant
@@ -33,6 +33,8 @@ FLAGS = [
 ]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported, later than this
+# As torch is: with more tests than cores at work, its threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell's background job ignores interrupts, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,24 +73,33 @@ def gemma_gguf(weights_home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_settings(weights_home: Path) -> Settings:
+    """The settings as they come, for the real default models.
+
+    The generator takes one thread: two of llama.cpp wait for each other in a loop, so that they
+    crawl, and burn the time of others, on a machine where two tests run at once.
+    """
+    return load_settings({"home": str(weights_home), "generator.threads": "1"}, {})
+
+
+@pytest.fixture(scope="session")
 def knowledge(
     e5_encoder: Encoder,
     gemma_gguf: Path,
-    weights_home: Path,
+    real_settings: Settings,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Assistant]:
     """Return the default assistant, all parts real, over the sample knowledge."""
     del gemma_gguf  # only there to be prepared, or to skip
     folder = tmp_path_factory.mktemp("knowledge")
-    settings = load_settings({"home": str(weights_home)}, {})
     with open_collection(folder, "default", e5_encoder, create=True) as collection:
         sources = [Path(__file__).resolve().parent.parent / "examples" / "knowledge"]
         report = run(sources, collection, ChunkingOptions())
         assert len(report.outcomes) == 10 and not report.failed
         yield build_assistant(
-            settings,
+            real_settings,
             encoder=e5_encoder,
-            generator=build_generator(settings),
+            generator=build_generator(real_settings),
             searcher=CollectionSearcher(collection),
         )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.laboratory.suites import SettingsLaboratory
-from app.settings import load_settings
+from app.settings import Settings
 from eval.pages import markdown
 from eval.records import Run
 from eval.suites.attacks import ATTACKS
@@ -93,10 +93,10 @@ def test_a_second_run_asks_nothing_and_the_page_names_what_gave_way(tmp_path: Pa
 @pytest.mark.weights
 @pytest.mark.slow
 def test_the_real_assistant_answers_in_spite_of_attacks(
-    e5_encoder: Encoder, gemma_gguf: Path, weights_home: Path, tmp_path: Path
+    e5_encoder: Encoder, gemma_gguf: Path, real_settings: Settings, tmp_path: Path
 ) -> None:
     del e5_encoder, gemma_gguf  # only there to be prepared, or to skip
-    laboratory = SettingsLaboratory(load_settings({"home": str(weights_home)}, {}))
+    laboratory = SettingsLaboratory(real_settings)
     with open_suite(laboratory, Request()) as suite:
         run = run_suite(suite, tmp_path / "run", limit=2)
     assert not [one.failure for one in run.samples if one.failure]

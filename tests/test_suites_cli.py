@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from app.cli import cli, main
 from app.laboratory.suites import SUITES, SettingsLaboratory, module_of
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from eval.cases import Case
 from eval.datasets import LICENCES
 from eval.records import Run, Sample, read_run
@@ -340,7 +340,7 @@ def test_the_laboratory_changes_what_it_is_told_to(home: Path, model: Path) -> N
 @pytest.mark.weights
 @pytest.mark.slow
 def test_the_real_assistant_reads_recalls_chooses_and_follows(
-    weights_home: Path, gemma_gguf: Path, tmp_path: Path
+    weights_home: Path, real_settings: Settings, gemma_gguf: Path, tmp_path: Path
 ) -> None:
     """The default assistant answers from a passage, and its model prefers text to noise."""
     del gemma_gguf  # only there to be prepared, or to skip
@@ -354,7 +354,7 @@ def test_the_real_assistant_reads_recalls_chooses_and_follows(
              {"id": "noise", "lang": "en", "text": " ".join(reversed(sane.split()))}]  # fmt: skip
     write_set(data, "plain_text/wikitext2", texts)
     request = Request(data, ("xquad", "simpleqa", "mmlu", "wikitext"))
-    laboratory = SettingsLaboratory(load_settings({"home": str(weights_home)}, {}))
+    laboratory = SettingsLaboratory(real_settings)
     from eval.suites.suite import run_suite
 
     module = module_of("benchmarks")
