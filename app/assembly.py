@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.settings import Settings
 from ingest.errors import SettingsError
@@ -15,6 +15,7 @@ from model.adapters import (
     require_base,
     shipped_adapter,
 )
+from model.alignment import Aligner
 from model.assistant import Assistant
 from model.cross_encoder import CrossEncoder, load_head
 from model.export import export_two_files
@@ -57,6 +58,8 @@ from retrieval.weights import WeightsInfo, local_folder
 
 logger = logging.getLogger(__name__)
 
+Model = TypeVar("Model", bound=TransformersGenerator)
+
 
 def build_encoder(settings: Settings) -> Encoder:
     """Return the encoder in force, its weights prepared."""
@@ -93,19 +96,42 @@ def build_generator(settings: Settings, *, slots: int = 1) -> Generator:
             lora=prepare_gguf_lora(adapter, path, settings.home) if adapter else None,
             slots=slots,
         )
-    model = chosen.model
-    if model == DEFAULT_GENERATOR:
-        model = str(prepare_gemma_folder(settings.home))
-    if adapter:
-        folder = local_folder(model)
-        require_base(adapter, chosen.model, base_hash(folder, settings.home) if folder else None)
-    return TransformersGenerator(
+    return build_transformers(settings, TransformersGenerator)
+
+
+def build_transformers(settings: Settings, kind: type[Model]) -> Model:
+    """Return the generator in force as a model that transformers runs, with its adapter.
+
+    Args:
+        settings: Say which.
+        kind: The class that loads it, such as `model.lens.Lens`.
+
+    Raises:
+        WeightsError: It cannot be loaded, or its adapter does not fit.
+    """
+    chosen = settings.generator
+    model, adapter = transformers_files(settings)
+    return kind(
         model,
         name=chosen.model,
         device=chosen.device,
         style=chosen.style,
         adapter=adapter.folder if adapter else None,
     )
+
+
+def transformers_files(settings: Settings) -> tuple[str, Adapter | None]:
+    """Return the folder or hub id that transformers loads, and the adapter to put on it.
+
+    Raises:
+        WeightsError: The adapter was trained on another base.
+    """
+    model, adapter = settings.generator.model, resolve_adapter(settings)
+    source = str(prepare_gemma_folder(settings.home)) if model == DEFAULT_GENERATOR else model
+    if adapter:
+        folder = local_folder(source)
+        require_base(adapter, model, base_hash(folder, settings.home) if folder else None)
+    return source, adapter
 
 
 def generator_gguf(settings: Settings) -> Path:
@@ -213,11 +239,12 @@ def build_verifier(settings: Settings, encoder: Encoder) -> Verifier:
     if not adapters:
         return OverlapVerifier(encoder)
     bert, base = _backbone(settings, encoder), encoder.identity.weights_hash
-    heads = {
-        role: CrossEncoder(bert, load_head(adapter.folder, bert, base))
-        for role, adapter in adapters.items()
-    }
-    return HeadVerifier(encoder, Heads(**heads), _calibration_with(adapters))
+    heads = {role: load_head(adapter.folder, bert, base) for role, adapter in adapters.items()}
+    joined = Heads(
+        CrossEncoder(bert, heads["read"]) if "read" in heads else None,
+        Aligner(bert, heads["verify"]) if "verify" in heads else None,
+    )
+    return HeadVerifier(encoder, joined, _calibration_with(adapters))
 
 
 def resolve_heads(settings: Settings) -> dict[str, Adapter]:

@@ -127,14 +127,7 @@ def make_benches(home: Path | None, changes: Sequence[str]) -> tuple[Benches, di
     flags = dict(_split_change(change) for change in changes)
     settings = load_settings(flags | ({"home": str(home)} if home else {}))
     laboratory = SettingsLaboratory(settings)
-    benches = Benches(
-        laboratory.home,
-        laboratory.encoder(),
-        laboratory.assistant,
-        laboratory.searcher,
-        laboratory.chunking,
-    )
-    return benches, laboratory.identity()
+    return Benches.of(laboratory), laboratory.identity()
 
 
 def _split_change(change: str) -> tuple[str, str]:

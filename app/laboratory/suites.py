@@ -309,11 +309,9 @@ class SettingsLaboratory:
 
     @cached_property
     def _causal_model(self) -> tuple[Any, Any]:
-        from app.assembly import resolve_adapter, resolve_backend
-        from model.adapters import require_base
+        from app.assembly import resolve_backend, transformers_files
         from model.training.tasks import load_base
-        from model.weights import DEFAULT_GENERATOR, base_hash, prepare_gemma_folder
-        from retrieval.weights import local_folder
+        from model.weights import DEFAULT_GENERATOR
 
         name = self._settings.generator.model
         is_default = name == DEFAULT_GENERATOR
@@ -324,14 +322,11 @@ class SettingsLaboratory:
                 f"{name} gives no likelihoods of texts as it is run; set generator.model to a"
                 " transformers folder or a hub id, or leave out the sets that need them"
             )
-        source = str(prepare_gemma_folder(self.home)) if is_default else name
+        source, adapter = transformers_files(self._settings)
         model, tokenizer = load_base(source, device=self.device)
-        adapter = resolve_adapter(self._settings)
         if adapter:
             from peft import PeftModel
 
-            folder = local_folder(source)
-            require_base(adapter, name, base_hash(folder, self.home) if folder else None)
             model = PeftModel.from_pretrained(model, str(adapter.folder))
         return model.eval(), tokenizer
 

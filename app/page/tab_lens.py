@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import gradio as gr
 
-from app.assembly import resolve_adapter, resolve_backend, resolve_prompt
+from app.assembly import build_transformers, resolve_backend, resolve_prompt
 from app.page import decoding_controls
 from app.page.decoding_controls import DecodingControls, chosen_decoding
 from app.page.evidence import Language, notice_html
@@ -24,13 +24,11 @@ from app.page.lens_view import WORDS, Lane, Sight, sight_html
 from app.page.parts import QUIET, Shell, Tab, asker, one_line, person_of
 from app.settings import Settings
 from ingest.errors import SettingsError, TetherError, UsageError
-from model.adapters import require_base
 from model.assistant import checked_question
 from model.generators import Decoding
 from model.lens import Lens
 from model.prompts import Prompt, build_prompt
-from model.weights import DEFAULT_GENERATOR, base_hash, prepare_gemma_folder
-from retrieval.weights import local_folder
+from model.weights import DEFAULT_GENERATOR
 
 _LOG = logging.getLogger(__name__)
 
@@ -163,24 +161,13 @@ def load_lens(settings: Settings) -> Lens:
         WeightsError: It cannot be loaded, or its adapter does not fit.
     """
     chosen, backend = settings.generator, resolve_backend(settings)
-    is_default = chosen.model == DEFAULT_GENERATOR
-    if backend == "openai" or (backend == "llama.cpp" and not is_default):
+    is_foreign_file = backend == "llama.cpp" and chosen.model != DEFAULT_GENERATOR
+    if backend == "openai" or is_foreign_file:
         raise SettingsError(
             f"the lens cannot look into {chosen.model}; set generator.model to {DEFAULT_GENERATOR},"
             " or to a transformers folder or hub id"
         )
-    model = str(prepare_gemma_folder(settings.home)) if is_default else chosen.model
-    adapter = resolve_adapter(settings)
-    if adapter:
-        folder = local_folder(model)
-        require_base(adapter, chosen.model, base_hash(folder, settings.home) if folder else None)
-    return Lens(
-        model,
-        name=chosen.model,
-        device=chosen.device,
-        style=chosen.style,
-        adapter=adapter.folder if adapter else None,
-    )
+    return build_transformers(settings, Lens)
 
 
 def wanted_of(values: tuple[Any, ...]) -> Wanted:

@@ -60,13 +60,7 @@ def open_suite(laboratory: Laboratory, request: Request) -> Iterator[Suite[Case]
     names = named(request.sets or DEFAULT)
     require_licences([SETS[name].source for name in names], accepted=request.accepts_licences)
     cases = cases_of(names, find_data(request.data), request.seed)
-    benches = Benches(
-        laboratory.home,
-        laboratory.encoder(),
-        laboratory.assistant,
-        laboratory.searcher,
-        laboratory.chunking,
-    )
+    benches = Benches.of(laboratory)
     with ExitStack() as stack:
         asking = Asking(cases, benches.open, stack, lambda: laboratory.generator().heard())
         yield Suite(

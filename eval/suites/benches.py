@@ -1,6 +1,6 @@
 """Collections made of the paragraphs of question sets, and the assistant that answers over them.
 
-    benches = Benches(home, encoder, make_asker=laboratory.assistant)
+    benches = Benches.of(laboratory)
     with benches.open("squad-en", paragraphs) as bench:
         passages = passages_for(case, bench, texts)   # None: the assistant is to search
         answer = bench.make_asker().ask(case.question, passages=passages)
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from eval.cases import Case
 from ingest.chunking import ChunkingOptions, split
@@ -25,6 +25,9 @@ from retrieval.encoders import Encoder
 from retrieval.passages import Passage
 from retrieval.search import CollectionSearcher, Searcher, given_passages
 from retrieval.store import Collection, open_collection
+
+if TYPE_CHECKING:
+    from eval.suites.suite import Laboratory
 
 RETRIEVED = 10  # passages that a search for distractors finds
 
@@ -59,6 +62,17 @@ class Benches:
     make_asker: Callable[[Searcher], Asker]
     make_searcher: Callable[[Collection], Searcher] = CollectionSearcher
     chunking: ChunkingOptions = field(default_factory=ChunkingOptions)
+
+    @classmethod
+    def of(cls, laboratory: "Laboratory") -> "Benches":
+        """Return benches for a laboratory's assistant; its generator is loaded when one asks."""
+        return cls(
+            laboratory.home,
+            laboratory.encoder(),
+            laboratory.assistant,
+            laboratory.searcher,
+            laboratory.chunking,
+        )
 
     @contextmanager
     def open(self, name: str, paragraphs: Sequence[str]) -> Iterator[Bench]:

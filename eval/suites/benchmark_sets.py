@@ -16,7 +16,7 @@ from typing import Any
 
 from eval.cases import Case
 from eval.datasets import fields_of, read_rows
-from eval.suites.question_sets import GROUPS
+from eval.suites.question_sets import GROUPS, resolved
 from eval.suites.question_sets import SETS as QUESTION_SETS
 from ingest.errors import UsageError
 
@@ -176,12 +176,7 @@ def benchmark_names(names: Sequence[str]) -> list[str]:
         UsageError: A name is unknown.
     """
     groups = {name: GROUPS[name] for name in ("rgb", "rgb-en")}
-    chosen = list(dict.fromkeys(one for name in names for one in groups.get(name, [name])))
-    for name in chosen:
-        if name not in NAMES:
-            known = ", ".join([*NAMES, *groups])
-            raise UsageError(f"There is no benchmark {name!r}; choose from: {known}.")
-    return chosen
+    return resolved(names, NAMES, groups, "benchmark")
 
 
 def source_of(name: str) -> str:

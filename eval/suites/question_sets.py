@@ -84,11 +84,28 @@ def named(names: Sequence[str]) -> list[str]:
     Raises:
         UsageError: A name is unknown.
     """
-    chosen = list(dict.fromkeys(one for name in names for one in GROUPS.get(name, [name])))
+    return resolved(names, tuple(SETS), GROUPS, "question set")
+
+
+def resolved(
+    names: Sequence[str], known: Sequence[str], groups: Mapping[str, Sequence[str]], noun: str
+) -> list[str]:
+    """Return the known names that names and groups of names stand for, each once.
+
+    Args:
+        names: What the user asked for.
+        known: All names.
+        groups: What a name may stand for.
+        noun: What the names are of, for the message.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
+    chosen = list(dict.fromkeys(one for name in names for one in groups.get(name, [name])))
     for name in chosen:
-        if name not in SETS:
-            known = ", ".join([*SETS, *GROUPS])
-            raise UsageError(f"There is no question set {name!r}; choose from: {known}.")
+        if name not in known:
+            listed = ", ".join([*known, *groups])
+            raise UsageError(f"There is no {noun} {name!r}; choose from: {listed}.")
     return chosen
 
 
