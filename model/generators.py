@@ -765,6 +765,11 @@ class OpenAIGenerator:
                     yield from _read_events(reply.iter_lines(), scores)
             if tells_no_scores:  # or the request is wrong anyway, which this one then says
                 yield from self.stream(prompt, decoding)
+        except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+            raise GeneratorError(
+                f"{self._url} broke off its answer ({_one_line(error) or type(error).__name__});"
+                " ask again, and if that does not help, restart the server"
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GeneratorError(
                 f"cannot reach {self._url} ({_one_line(error) or type(error).__name__}); start the"

@@ -8,6 +8,7 @@ No answer holds a traceback: what went wrong inside is for the log.
 
 import logging
 import re
+import tempfile
 from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
@@ -20,6 +21,7 @@ from ingest.errors import (
     GeneratorError,
     ServiceBusy,
     StoreBusy,
+    StoreError,
     TetherError,
     UnknownCollection,
     UsageError,
@@ -98,12 +100,21 @@ async def _unknown(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     """Answer what the framework itself refuses: an unknown path, a wrong method, a bad body."""
     refusal = cast("HTTPException", error)
+    if isinstance(refusal.__cause__, OSError):  # a large body is put on disk while it arrives
+        return await _known(request, _no_room(refusal.__cause__))
     message = str(refusal.detail)
     if refusal.status_code in (404, 405):
         message = f"{request.method} {request.url.path} is not served; see /openapi.json"
     response = error_response(refusal.status_code, message)
     response.headers.update(refusal.headers or {})
     return response
+
+
+def _no_room(error: OSError) -> StoreError:
+    return StoreError(
+        f"the body cannot be kept while it arrives ({error.strerror or error}); free some space in"
+        f" {tempfile.gettempdir()} and send it again"
+    )
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
