@@ -200,9 +200,11 @@ class _Documents:
         chosen = gr.update(choices=names, value=name)
         return {self.shell.collection: chosen, **self._show("", language, _Place(name, person))}
 
-    def show(self, find: str, language: Language, collection: str, request: gr.Request) -> Drawn:
-        """Draw the documents of a collection."""
-        return self._show(find, language, _Place(collection, person_of(request)))
+    def show(
+        self, find: str | None, language: Language, collection: str, request: gr.Request
+    ) -> Drawn:
+        """Draw the documents of a collection; nothing was looked for yet where `find` is None."""
+        return self._show(find or "", language, _Place(collection, person_of(request)))
 
     def _show(self, find: str, language: Language, place: _Place) -> Drawn:
         return {
