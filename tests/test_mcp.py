@@ -1,6 +1,7 @@
 """The tools over MCP, called by the protocol's official client: over HTTP and standard input."""
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent
 
 from app.http.server import build_app
@@ -86,6 +89,25 @@ def test_both_tools_over_http(url: str, service: Service, mode: str) -> None:
         assert (abstained["status"], abstained["claims"]) == ("abstained", [])
 
     with_client(url, use, mode=mode)
+
+
+def test_everybody_sees_their_own_collections_alone(home: Path) -> None:
+    with make_service(home) as service, served(build_app(service)) as address:
+        people = {name: service.users.add(name) for name in ("ada", "bo")}
+        service.upload([("bridge.md", io.BytesIO(BRIDGE))], collection="own", person=people["ada"])
+        called: dict[str, CallToolResult] = {}
+        for name in people:
+
+            async def use(client: Client, name: str = name) -> None:
+                arguments = {"question": QUESTION, "collection": "own"}
+                called[name] = await client.call_tool("ask", arguments)
+
+            token = {"Authorization": f"Bearer {service.users.issue_token(name)}"}
+            http = httpx2.AsyncClient(headers=token, timeout=120)
+            with_client(streamable_http_client(f"{address}/mcp", http_client=http), use)
+        assert called["ada"].structured_content["text"] == DRAFT
+        assert "there is no collection own for you" in error_of(called["bo"])
+        assert httpx.post(f"{address}/mcp", json={}).status_code == 401
 
 
 def test_errors_say_what_to_do_and_repeat_nothing(url: str) -> None:
