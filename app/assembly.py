@@ -15,6 +15,7 @@ from model.adapters import (
     require_base,
     shipped_adapter,
 )
+from model.alignment import Aligner
 from model.assistant import Assistant
 from model.cross_encoder import CrossEncoder, load_head
 from model.export import export_two_files
@@ -238,11 +239,12 @@ def build_verifier(settings: Settings, encoder: Encoder) -> Verifier:
     if not adapters:
         return OverlapVerifier(encoder)
     bert, base = _backbone(settings, encoder), encoder.identity.weights_hash
-    heads = {
-        role: CrossEncoder(bert, load_head(adapter.folder, bert, base))
-        for role, adapter in adapters.items()
-    }
-    return HeadVerifier(encoder, Heads(**heads), _calibration_with(adapters))
+    heads = {role: load_head(adapter.folder, bert, base) for role, adapter in adapters.items()}
+    joined = Heads(
+        CrossEncoder(bert, heads["read"]) if "read" in heads else None,
+        Aligner(bert, heads["verify"]) if "verify" in heads else None,
+    )
+    return HeadVerifier(encoder, joined, _calibration_with(adapters))
 
 
 def resolve_heads(settings: Settings) -> dict[str, Adapter]:

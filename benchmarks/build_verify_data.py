@@ -38,8 +38,9 @@ MEASURED = ("xquad", "squad")  # their paragraphs return in squad-train
 # wrong answers that a model wrote at length in HaluEval (.70).
 CAPS: Mapping[str, int] = {"begin": 1000, "halueval": 600}
 HUMAN = ("wice", "fm2", "fever_symmetric", "nomiracl", "begin", "halueval")
-EVIDENCE_CHARACTERS = {"en": 1100, "zh": 380}  # about 250 encoder tokens
+EVIDENCE_CHARACTERS = {"en": 420, "zh": 150}  # two or three sentences, as claims are judged against
 DEV_PERCENT = 5
+OPTIONS = PairOptions(characters=EVIDENCE_CHARACTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def nearest(text: str, wanted: set[str], most: int) -> str:
 
 def built_rows(rows: Sequence[QuestionRow], language: str, count: int, seed: int) -> list[Row]:
     """Return up to `count` built pairs of one language."""
-    pairs = build([row for row in rows if row.language == language], PairOptions(), seed)
+    pairs = build([row for row in rows if row.language == language], OPTIONS, seed)
     return [_built(pair) for pair in islice(pairs, count)]
 
 

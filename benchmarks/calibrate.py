@@ -35,6 +35,7 @@ from eval.verification import LabelledPair
 from eval.verification import load as load_labelled
 from model import evidence as ev
 from model.adapters import read_adapter
+from model.alignment import Aligner
 from model.claims import Draft, read
 from model.cross_encoder import CrossEncoder, Head, Reading, load_head
 from model.head_verifier import Heads, HeadVerifier
@@ -358,7 +359,7 @@ def load_heads(encoder: Encoder, read: Path | None, verify: Path | None) -> Head
     bert, base = encoder.bert, encoder.identity.weights_hash
     return Heads(
         RememberingReader(bert, load_head(read, bert, base)) if read else None,
-        CrossEncoder(bert, load_head(verify, bert, base)) if verify else None,
+        Aligner(bert, load_head(verify, bert, base)) if verify else None,
     )
 
 

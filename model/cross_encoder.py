@@ -1,14 +1,15 @@
-"""Pairs of texts through the encoder with a small trained head: read, verify or rerank.
+"""Pairs of texts through the encoder with a small trained head: read or rerank.
 
     encoder = CrossEncoder(bert, load_head(folder, bert, base_sha256))
     best = encoder.read("谁造了这座桥？", ["这座桥由林望舒设计，1931年完工。"])[0]
-    logits = encoder.score([("The bridge opened in 1931.", "It was finished in 1931.")])
+    logits = reranker.score([("谁造了这座桥？", "这座桥由林望舒设计，1931年完工。")])
 
 A pair is read as `<s> a </s> </s> b </s>`, so that every token of one text sees the other. A head
 is a LoRA of the encoder and one linear layer; all heads and the encoder itself share one set of
 weights (`retrieval.onnx`). Texts are compared in simplified characters, which keeps their length,
 so offsets are those of the text as given. Nothing is cut: a long text is read in windows that
-overlap. Knows nothing of prompts, passages' documents, thresholds or torch.
+overlap. The third kind of head, `verify`, is loaded here and used by `model.alignment`. Knows
+nothing of prompts, passages' documents, thresholds or torch.
 """
 
 import re
@@ -30,7 +31,12 @@ Role = Literal["read", "verify", "rerank"]
 Floats = NDArray[np.float32]
 
 HEAD_FILE = "head.safetensors"
-HEAD_FORMAT = "tether-head-1"
+# Of a file, by role: what computes with it must be what it was trained with.
+HEAD_FORMATS: Mapping[Role, str] = {
+    "read": "tether-head-1",
+    "verify": "tether-alignment-1",
+    "rerank": "tether-head-1",
+}
 OUTPUTS: Mapping[Role, int] = {"read": 2, "verify": 1, "rerank": 1}  # read: start and end
 LONGEST_ANSWER = 40  # tokens
 _LEAST_WINDOW = 8  # tokens: four special ones, and some of each text
@@ -99,7 +105,7 @@ def load_head(folder: Path, bert: OnnxBert, base_sha256: str) -> Head:
             told = file.metadata() or {}
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
         role = told["role"]
-        if told["format"] != HEAD_FORMAT or role not in get_args(Role):
+        if role not in get_args(Role) or told["format"] != HEAD_FORMATS[role]:
             raise ValueError("it is no head of this version")
         if told["base_sha256"] != base_sha256:
             raise WeightsError(
@@ -268,22 +274,17 @@ class CrossEncoder:
         return best
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
-        """Return one logit for each pair, (len(pairs),).
-
-        The best window of a long text counts; of a claim in several parts the worst part, as all
-        of a claim must be supported.
+        """Return one logit for each pair, (len(pairs),): that of its best window.
 
         Raises:
-            ValueError: The head is a reader.
+            ValueError: The head is no reranker.
         """
-        if self._head.role == "read":
-            raise ValueError("a read head does not score: use read")
-        parts: list[dict[int, float]] = [{} for _ in pairs]
-        for number, window, logits in self._outputs(pairs, every_token=False):
-            scores = parts[number]
-            scores[window.part] = max(float(logits[0]), scores.get(window.part, -np.inf))
-        join = min if self._head.role == "verify" else max
-        return np.array([join(scores.values()) for scores in parts], np.float32)
+        if self._head.role != "rerank":
+            raise ValueError(f"a {self._head.role} head does not rank")
+        best = np.full(len(pairs), -np.inf, np.float32)
+        for number, _, logits in self._outputs(pairs, every_token=False):
+            best[number] = max(best[number], logits[0])
+        return best
 
     def _outputs(
         self, pairs: Sequence[tuple[str, str]], *, every_token: bool

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model import evidence as ev
+from model.alignment import Aligner
 from model.claims import Draft, read
 from model.cross_encoder import CrossEncoder
 from model.evidence import Sentence
@@ -45,7 +46,7 @@ class Heads:
     """The trained heads in force; without one its features are not there."""
 
     read: CrossEncoder | None = None
-    verify: CrossEncoder | None = None
+    verify: Aligner | None = None
 
 
 class HeadReader:

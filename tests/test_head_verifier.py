@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.alignment import Aligner
 from model.claims import Draft
+from model.cross_encoder import load_head
 from model.head_verifier import SPANS, HeadReader, Heads, HeadVerifier
 from model.verifier import MOST_MARGIN, Logistic
 from retrieval.encoders import OnnxEncoder
 from retrieval.onnx import OnnxBert, read_prompts
 from retrieval.search import given_passages
-from tests.test_cross_encoder import open_bert, open_head, random_head
+from tests.test_cross_encoder import BASE, open_bert, open_head, random_head
 from tests.test_onnx import build
 from tests.test_verifier import TEXTS, plain_calibration
 
@@ -41,7 +43,8 @@ def heads(folder: Path, bert: OnnxBert, tmp_path_factory: pytest.TempPathFactory
     target = tmp_path_factory.mktemp("heads")
     random_head(folder, target / "read", "read")
     random_head(folder, target / "verify", "verify")
-    return Heads(open_head(bert, target / "read"), open_head(bert, target / "verify"))
+    judge = Aligner(bert, load_head(target / "verify", bert, BASE))
+    return Heads(open_head(bert, target / "read"), judge)
 
 
 def verifier(encoder: OnnxEncoder, heads: Heads, **weights: float) -> HeadVerifier:
@@ -100,7 +103,8 @@ def test_pairs_are_judged_with_the_heads_logit(encoder: OnnxEncoder, heads: Head
     function = Logistic(0.1, {"verified": 0.5}, threshold=0.4)
     judge = with_functions(encoder, heads, statement=function)
     pairs = [("Ola Fenn built it.", TEXTS[0]), ("茶叶在四月采收。", TEXTS[1])]
-    for judgement, logit in zip(judge.judge(pairs), heads.verify.score(pairs), strict=True):
+    logits = np.clip(heads.verify.score(pairs), -MOST_MARGIN, MOST_MARGIN)
+    for judgement, logit in zip(judge.judge(pairs), logits, strict=True):
         assert judgement.support == pytest.approx(function.probability({"verified": float(logit)}))
     assert judge.judge([]) == []
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ingest.errors import TrainingError, WeightsError
-from model.cross_encoder import CrossEncoder, Role, load_head
+from model.alignment import Aligner
+from model.cross_encoder import CrossEncoder, Head, Role, load_head
 from model.training.heads import (
     HeadModel,
     HeadOptions,
@@ -50,14 +51,14 @@ def read_examples(count: int, seed: int) -> list[ReadExample]:
 
 
 def verify_examples(count: int, seed: int) -> list[VerifyExample]:
-    """Evidence that holds one word, and supports, or another."""
+    """Evidence that holds the claim's Chinese character, and supports, or another."""
     draw = Random(seed)
-    return [
-        VerifyExample(
-            words(draw, 4), words(draw, 4) + "竹猫"[label] * 3 + words(draw, 2), bool(label)
-        )
-        for label in [0, 1] * (count // 2)
-    ]
+    examples = []
+    for label in [0, 1] * (count // 2):
+        said, other = draw.sample("猫熊竹桥", 2)
+        evidence = words(draw, 4) + (said if label else other) + words(draw, 2)
+        examples.append(VerifyExample(words(draw, 2) + said, evidence, bool(label)))
+    return examples
 
 
 def rank_examples(count: int, seed: int) -> list[RankExample]:
@@ -73,12 +74,12 @@ def learn(task: ReadTask | VerifyTask | RankTask, target: Path) -> dict[str, flo
     return dict(train(task, options, target).best)
 
 
-def run_time(folder: Path, model: HeadModel, target: Path) -> CrossEncoder:
+def run_time(folder: Path, model: HeadModel, target: Path) -> tuple[OnnxBert, Head]:
     save_head(model, target, base="tiny", base_sha256="hash")
     shape = read_shape(folder)
     assert shape is not None
     bert = OnnxBert(folder, shape)
-    return CrossEncoder(bert, load_head(target, bert, "hash"))
+    return bert, load_head(target, bert, "hash")
 
 
 def test_a_reader_learns_and_reads(folder: Path, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_reader_learns_and_reads(folder: Path, tmp_path: Path) -> None:
     for name, value in base.items():
         assert model.state_dict()[name].equal(value), name  # the encoder stays as it is
 
-    reader = run_time(folder, model, tmp_path / "head")
+    reader = CrossEncoder(*run_time(folder, model, tmp_path / "head"))
     unseen = read_examples(40, 2)
     readings = reader.read_pairs([(example.question, example.passage) for example in unseen])
     right = []
@@ -114,18 +115,23 @@ def test_a_verifier_learns_and_judges(folder: Path, tmp_path: Path) -> None:
     model = HeadModel(folder, "verify", OPTIONS)
     task = VerifyTask(model, verify_examples(600, 0), verify_examples(60, 1))
     assert learn(task, tmp_path / "run")["balanced_accuracy"] > 0.9
-    logits = run_time(folder, model, tmp_path / "head").score(
-        [("tea", "mist猫猫猫mo"), ("tea", "mist竹竹竹mo"), ("tea", "moor" * 30 + "mist猫猫猫mo")]
-    )
+    aligner = Aligner(*run_time(folder, model, tmp_path / "head"))
+    pairs = [("te猫", "mist猫mo"), ("te猫", "mist竹mo"), ("te貓", "moor" * 30 + "mist猫mo")]
+    logits = aligner.score(pairs)
     assert logits[0] > 0 > logits[1]
-    assert logits[2] > 0  # one window of long evidence is enough
+    assert logits[2] > logits[1]  # one piece of long evidence is enough
+    rows = VerifyTask(model, [VerifyExample(*pair, True) for pair in pairs[:2]])
+    assert float(rows.loss([0, 1])[0].detach()) == pytest.approx(
+        float(np.logaddexp(0, -logits[:2]).sum()), rel=0.05
+    )  # what was trained is what runs, but for the half precision of the file
 
 
 def test_a_reranker_learns_and_ranks(folder: Path, tmp_path: Path) -> None:
     model = HeadModel(folder, "rerank", OPTIONS)
     best = learn(RankTask(model, rank_examples(400, 0), rank_examples(60, 1)), tmp_path / "run")
     assert best["first"] > 0.9
-    logits = run_time(folder, model, tmp_path / "head").score([("tea", "mist"), ("tea", "mist猫")])
+    reranker = CrossEncoder(*run_time(folder, model, tmp_path / "head"))
+    logits = reranker.score([("tea", "mist"), ("tea", "mist猫")])
     assert logits[1] > logits[0]
 
 

@@ -6,8 +6,8 @@
 
 The encoder stays as it is: trained are a LoRA (https://arxiv.org/abs/2106.09685) on its linear
 layers and one linear layer on top. Inputs are made by the code that makes them at run time
-(`model.cross_encoder`). Examples that do not fit the window are left out and counted, never cut.
-Knows nothing of data sets and of the loop.
+(`model.cross_encoder`, `model.alignment`). Examples that do not fit the window are left out and
+counted, never cut. Knows nothing of data sets and of the loop.
 """
 
 import hashlib
@@ -23,13 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ingest.errors import TrainingError, WeightsError
+from model.alignment import SHARPNESS, USUAL, word_tokens
 from model.cross_encoder import (
     HEAD_FILE,
-    HEAD_FORMAT,
+    HEAD_FORMATS,
     OUTPUTS,
     Role,
     Window,
     best_span,
+    comparable,
     pair_windows,
 )
 from model.training.checkpoints import written_folder
@@ -45,7 +47,7 @@ class HeadOptions:
     rank: int = 16
     alpha: float = 32.0  # the adapter's product is multiplied by alpha / rank
     dropout: float = 0.0  # of the encoder, while training
-    window: int = 320  # tokens of a pair, special tokens included
+    window: int = 320  # tokens of a pair (verify: of a text), special tokens included
     seed: int = 0  # of the matrices before training
 
 
@@ -125,7 +127,7 @@ class HeadModel(nn.Module):
             self._adapt(shape.layers)
             self.head = nn.Linear(shape.width, OUTPUTS[role])
             nn.init.normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+            nn.init.constant_(self.head.bias, SHARPNESS * USUAL if role == "verify" else 0.0)
 
     def _adapt(self, layers: int) -> None:
         """Freeze the encoder and put a LoRA beside each of its linear layers."""
@@ -138,6 +140,11 @@ class HeadModel(nn.Module):
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Return the logits at every token, (B, T, outputs); those of padding mean nothing."""
+        logits: Tensor = self.head(self.states(rows))
+        return logits.float()
+
+    def states(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return the last hidden states, (B, T, width); those of padding mean nothing."""
         longest = max(map(len, rows))
         embedded = np.zeros((len(rows), longest, self._words.shape[1]), np.float32)
         mask = np.zeros((len(rows), longest), np.int64)
@@ -145,12 +152,11 @@ class HeadModel(nn.Module):
             embedded[number, : len(row)] = self._words[row]
             mask[number, : len(row)] = 1
         device = self.head.weight.device
-        states = self.bert(
+        states: Tensor = self.bert(
             inputs_embeds=torch.from_numpy(embedded).to(device),
             attention_mask=torch.from_numpy(mask).to(device),
         ).last_hidden_state
-        logits: Tensor = self.head(states)
-        return logits.float()
+        return states
 
     def start_from(self, folder: Path) -> None:
         """Take over the LoRA of a trained head, whatever its role: reading helps to verify.
@@ -218,7 +224,8 @@ def save_head(model: HeadModel, target: Path, *, base: str, base_sha256: str) ->
     from safetensors.torch import save_file
 
     told = {
-        "format": HEAD_FORMAT, "role": model.role, "base": base, "base_sha256": base_sha256,
+        "format": HEAD_FORMATS[model.role], "role": model.role,
+        "base": base, "base_sha256": base_sha256,
         "rank": str(model.options.rank), "alpha": str(model.options.alpha),
         "window": str(model.window),
     }  # fmt: skip
@@ -353,8 +360,19 @@ def _is_right(row: _ReadRow, logits: np.ndarray) -> bool:
     return (row.first + first, row.first + last) in zip(row.starts, row.ends, strict=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _VerifyRow:
+    claim: list[int]  # its ids, special tokens included
+    words: list[bool]  # which of those say something
+    evidence: list[int]
+    supported: bool
+
+
 class VerifyTask(_HeadTask):
-    """Learn whether evidence supports a claim: one logit, binary cross-entropy."""
+    """Learn whether every word of a claim stands in the evidence: binary cross-entropy.
+
+    Nobody says which word is wrong in a claim that is not supported: the likeliest one learns it.
+    """
 
     def __init__(
         self, model: HeadModel, examples: Sequence[VerifyExample], dev: Sequence[VerifyExample] = ()
@@ -366,7 +384,7 @@ class VerifyTask(_HeadTask):
 
     def sizes(self) -> list[int]:
         """Return the tokens of each example."""
-        return [len(ids) for ids, _ in self._rows]
+        return [len(row.claim) + len(row.evidence) for row in self._rows]
 
     def loss(self, rows: Sequence[int]) -> tuple[Tensor, float]:
         """Return the summed cross-entropy and the number of examples."""
@@ -376,30 +394,58 @@ class VerifyTask(_HeadTask):
     def evaluate(self) -> dict[str, float]:
         """Return loss and balanced accuracy at probability one half."""
         total, right = 0.0, {True: [0.0], False: [0.0]}
-        for batch in batches([len(ids) for ids, _ in self._dev], _DEV_TOKENS):
+        for batch in batches([len(row.evidence) for row in self._dev], _DEV_TOKENS):
             rows = [self._dev[number] for number in batch]
             loss, logits = self._loss(rows)
             total += float(loss)
-            for (_, supported), logit in zip(rows, logits.tolist(), strict=True):
-                right[supported].append(float((logit > 0) == supported))
+            for row, logit in zip(rows, logits.tolist(), strict=True):
+                right[row.supported].append(float((logit > 0) == row.supported))
         if not self._dev:
             return {}
         shares = [sum(found) / max(1, len(found) - 1) for found in right.values()]
         return {"loss": total / len(self._dev), "balanced_accuracy": sum(shares) / 2}
 
-    def _loss(self, rows: Sequence[tuple[list[int], bool]]) -> tuple[Tensor, Tensor]:
-        logits = self._model([ids for ids, _ in rows])[:, 0, 0]  # (B,)
-        labels = torch.tensor([float(supported) for _, supported in rows], device=logits.device)
+    def _loss(self, rows: Sequence[_VerifyRow]) -> tuple[Tensor, Tensor]:
+        claims = self._model.states([row.claim for row in rows])  # (B, S, width)
+        evidence = self._model.states([row.evidence for row in rows])  # (B, T, width)
+        likeness = functional.normalize(claims, dim=-1) @ functional.normalize(
+            evidence, dim=-1
+        ).transpose(1, 2)
+        outside = ~_inner([row.evidence for row in rows], self._model).to(likeness.device)
+        best = likeness.masked_fill(outside[:, None], -1.0).amax(2)  # (B, S)
+        doubts = self._model.head(claims)[..., 0] - SHARPNESS * best
+        said = torch.zeros(doubts.shape, dtype=torch.bool)
+        for number, row in enumerate(rows):
+            said[number, : len(row.words)] = torch.tensor(row.words)
+        logits = -doubts.float().masked_fill(~said.to(doubts.device), -torch.inf).logsumexp(1)
+        labels = torch.tensor([float(row.supported) for row in rows], device=logits.device)
         loss = functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
         return loss, logits
 
 
-def _verify_rows(
-    model: HeadModel, examples: Iterable[VerifyExample]
-) -> Iterable[tuple[list[int], bool]]:
+def _inner(rows: Sequence[Sequence[int]], model: HeadModel) -> Tensor:
+    """Return which places hold tokens of the texts: no special ones, no padding; (B, T)."""
+    before, after = len(model.tokenizer.before), len(model.tokenizer.after)
+    inner = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        inner[number, before : len(row) - after] = True
+    return inner
+
+
+def _verify_rows(model: HeadModel, examples: Iterable[VerifyExample]) -> Iterable[_VerifyRow]:
+    """Yield the examples that fit and say something."""
+    tokenizer = model.tokenizer
+    before, after = tokenizer.before, tokenizer.after
     for example in examples:
-        if window := _only_window(model, example.claim, example.evidence):
-            yield window.ids, example.supported
+        words = word_tokens(tokenizer, example.claim)
+        claim, evidence = (
+            before + tokenizer.tokens(comparable(text))[0] + after
+            for text in (example.claim, example.evidence)
+        )
+        has_both = any(words) and len(evidence) > len(before) + len(after)
+        if has_both and max(len(claim), len(evidence)) <= model.window:
+            said = [False] * len(before) + words + [False] * len(after)
+            yield _VerifyRow(claim, said, evidence, example.supported)
 
 
 class RankTask(_HeadTask):
