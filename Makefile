@@ -47,11 +47,12 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# Every version is pinned in constraints.txt, so that a fresh machine gets what was tested.
+# Every version is pinned in constraints.txt, so that a fresh machine gets what was tested. Without
+# --no-compile pip would spend two minutes on bytecode; Python makes what is used when it is used.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Tether needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing pinned packages into $(VENV), once: this takes some minutes ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[weights,ocr,train,dev]'
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[weights,ocr,train,dev]'
 	@touch $(READY)
