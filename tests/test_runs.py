@@ -27,9 +27,10 @@ from eval.pages import WORDS
 from eval.records import FORMAT, Description
 from ingest.errors import UsageError
 from tests.pages import HOSTILE
-from tests.test_frontier import BASE, RETRIEVAL, make_run
+from tests.test_frontier import USUAL, make_run
 
 CHEAP = {"encoder.model": "hashing", "generator.backend": "none"}
+ARMS = ("base", "rag-3", "full-qa-e4")
 SUITE = "injection-attack"  # it brings its own documents, and here nothing is generated
 
 
@@ -38,11 +39,11 @@ def settings_of(home: Path, **more: str) -> Settings:
     return load_settings(flags, {})
 
 
-def put_frontier(folder: Path, *, arms: int = 2) -> Path:
+def put_frontier(folder: Path, *, arms: tuple[str, ...] = ARMS) -> Path:
     """Write an experiment of which so many of its three arms are measured."""
-    run = make_run(dict(list({"base": BASE, "rag-3": RETRIEVAL}.items())[:arms]), groups=3)
+    run = make_run({name: USUAL[name] for name in arms}, groups=3)
     (folder / "seed-1").mkdir(parents=True)
-    plan = Plan(read_budget("smoke"), 3, 1, ("base", "rag-3", "full-qa-e4"))
+    plan = Plan(read_budget("smoke"), 3, 1, ARMS)
     (folder / "plan.json").write_text(plan.to_json())
     put_run(folder / "seed-1", run.description)
     lines = [json.dumps(asdict(sample)) + "\n" for sample in run.samples]
@@ -80,7 +81,7 @@ def test_what_lies_there_is_listed_the_latest_first(home: Path) -> None:
 
 
 def test_a_report_is_written_again_when_samples_came(home: Path) -> None:
-    folder = put_frontier(home / "laboratory" / "smoke", arms=1)
+    folder = put_frontier(home / "laboratory" / "smoke", arms=("base",))
     runs = Runs(settings_of(home))
     page = report_of(home, "smoke")
     text = page.read_text("utf-8")

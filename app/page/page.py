@@ -19,7 +19,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from app.page import routes as page_routes
-from app.page import tab_chat, tab_compare, tab_documents, tab_lens
+from app.page import tab_chat, tab_compare, tab_documents, tab_lab, tab_lens
 from app.page.evidence import Language, escape
 from app.page.parts import QUIET, Shell, Tab, collection_names, person_of
 from app.service import Service
@@ -27,7 +27,7 @@ from app.users import LOCAL, Person
 from ingest.errors import UsageError
 from ingest.loaders import MAX_BYTES
 
-TABS = (tab_chat, tab_documents, tab_compare, tab_lens)
+TABS = (tab_chat, tab_documents, tab_compare, tab_lens, tab_lab)
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {

@@ -3,10 +3,12 @@
     /source/COLLECTION/DOCUMENT?start=120&end=152     the text, with these characters marked
     /source/COLLECTION/DOCUMENT/page/3.png            a page of the PDF, as it was ingested
     /conversation/ID.md, /conversation/ID.json        one's own conversation
+    /laboratory/report?run=NAME&language=zh           the report of a run, for operators
 
 A source is shown from the store, so no path that a browser sends ever reaches the file system; a
 PDF is read from where its collection found it, and only while its bytes are those that were
-ingested. The text's page forbids itself scripts and all addresses but this server's.
+ingested. The text's page forbids itself scripts and all addresses but this server's. A report is
+found by the name of its run among the runs that there are.
 """
 
 import base64
@@ -22,6 +24,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from app.history import Conversation, History, Turn, as_json, as_markdown
 from app.http.identity import person_of
+from app.laboratory.runs import report_of
 from app.page.evidence import WORDS as PLACES
 from app.page.evidence import Language, escape
 from app.page.image import page_image
@@ -69,6 +72,10 @@ _POLICY = (
     f"default-src 'none'; img-src 'self'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+_REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
 _EXPORTS: dict[str, tuple[Callable[[Conversation, tuple[Turn, ...]], str], str]] = {
     "md": (as_markdown, "text/markdown"),
     "json": (as_json, "application/json"),
@@ -81,6 +88,11 @@ def source_url(collection: str, passage: Passage, start: int, end: int, language
     """Return the address that shows characters `start:end` of a passage's document."""
     place = f"{quote(collection, safe='')}/{passage.chunk.document_id}"
     return f"/source/{place}?start={start}&end={end}&language={language}#cited"
+
+
+def report_url(run: str, language: Language) -> str:
+    """Return the address of a run's report."""
+    return f"/laboratory/report?run={quote(run, safe='')}&language={language}"
 
 
 def routes(service: Service) -> APIRouter:
@@ -131,6 +143,16 @@ def routes(service: Service) -> APIRouter:
         headers = {"Content-Disposition": disposition, "Cache-Control": "no-store"}
         content = write(conversation, turns)
         return Response(content, media_type=f"{media_type}; charset=utf-8", headers=headers)
+
+    @router.get("/laboratory/report")
+    def show_report(run: str, request: Request, *, language: Language = "en") -> Response:
+        try:
+            service.require_operator(person_of(request))
+            page = report_of(service.settings.home, run, language).read_bytes()
+        except TetherError as error:
+            return PlainTextResponse(str(error), 404)
+        headers = {"Content-Security-Policy": _REPORT_POLICY, "Cache-Control": "no-store"}
+        return HTMLResponse(page, headers=headers)
 
     return router
 
