@@ -47,12 +47,13 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# Every version is pinned in constraints.txt, so that a fresh machine gets what was tested. Without
-# --no-compile pip would spend two minutes on bytecode; Python makes what is used when it is used.
+# Every version is pinned in constraints.txt, so that a fresh machine gets what was tested. pip would
+# make all bytecode on one core, for two minutes; so all cores do it, and leave out packages' tests.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Tether needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing pinned packages into $(VENV), once: this takes some minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[weights,ocr,train,dev]'
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@touch $(READY)
