@@ -144,7 +144,8 @@ def test_the_default_model_knows_capitals_and_no_invented_person(
     from model.prompts import Prompt
 
     # The base alone: the adapter that answers from passages has forgotten how to answer without.
-    chosen = {"home": str(weights_home), "generator.adapter": "none"}
+    one_thread = {"generator.threads": "1"}  # as `real_settings` has it
+    chosen = {"home": str(weights_home), "generator.adapter": "none"} | one_thread
     generator = build_generator(load_settings(chosen, {}))
 
     def answer(cases: Sequence[Case], shots: Sequence[Case], seed: int | None) -> list[str]:
