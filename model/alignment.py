@@ -93,4 +93,5 @@ def word_tokens(tokenizer: BertTokenizer, text: str) -> list[bool]:
 
 
 def _unit(states: Floats) -> Floats:
-    return states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(states, axis=1, keepdims=True)
+    return np.asarray(states / np.maximum(lengths, 1e-12), np.float32)

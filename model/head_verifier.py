@@ -148,8 +148,9 @@ class HeadVerifier(OverlapVerifier):
         spans = [ev.normalise(one.text) for one in readings]
         read_out = [i for i, span in enumerate(spans) if span]
         found = {}
-        for i in sorted(read_out, key=lambda i: -readings[i].margin)[:SPANS]:
-            features = self._known(evidence, readings[i].text, [[i]])[0]
+        chosen = sorted(read_out, key=lambda i: -readings[i].margin)[:SPANS]
+        known = self._known(evidence, [(readings[i].text, (i,)) for i in chosen])
+        for i, features in zip(chosen, known, strict=True):
             others = [one for one, span in zip(readings, spans, strict=True) if span != spans[i]]
             most = max((one.margin for one in others), default=-MOST_MARGIN)
             found[i] = features | {
@@ -171,16 +172,18 @@ class HeadVerifier(OverlapVerifier):
         own_words = self.read_answer(evidence)
         if own_words is not None:  # how likely the reader alone has the answer
             known["span"] = logit(own_words.verdict.support)
-        return [row | known for row in self._known(evidence, claim, places)]
+        return [row | known for row in self._known(evidence, [(claim, at) for at in places])]
 
     def _known(
-        self, evidence: QuestionEvidence, claim: str, places: Sequence[Sequence[int]]
+        self, evidence: QuestionEvidence, claims: Sequence[tuple[str, Sequence[int]]]
     ) -> list[dict[str, float]]:
-        """Return what is known of a claim at each place, whoever makes it."""
-        rows = super().claim_features(evidence, claim, places)
-        statement = f"{evidence.question} {claim}"  # the form it was trained on
-        texts = [" ".join(evidence.sentences[i].text for i in sorted(at)) for at in places]
-        return self._with_verified(rows, [(statement, text) for text in texts])
+        """Return what is known of each claim at its place, whoever makes it."""
+        rows, pairs = [], []
+        for claim, place in claims:
+            rows += super().claim_features(evidence, claim, [place])
+            text = " ".join(evidence.sentences[i].text for i in sorted(place))
+            pairs.append((f"{evidence.question} {claim}", text))  # the form it was trained on
+        return self._with_verified(rows, pairs)
 
     def _with_verified(
         self, rows: list[dict[str, float]], pairs: Sequence[tuple[str, str]]
