@@ -20,13 +20,18 @@ from tests.test_service import upload
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 from schemathesis import GenerationMode  # noqa: E402
 from schemathesis.config import SchemathesisConfig  # noqa: E402
-from schemathesis.schemas import APIOperation  # noqa: E402
 
+Operation = Any  # schemathesis' own class, of which only the public face is used
 SEED = 20
 HOST = {"host": "127.0.0.1:7860"}
 # A schema cannot tell all that is refused with 400 (a blank question, a name like ".."), but 422.
-REFUSALS = ["2xx", "400", "403", "404", "409", "503"]
-CONFIG = {"checks": {"positive_data_acceptance": {"expected-statuses": REFUSALS}}}
+REFUSALS = ["400", "403", "404", "409", "413", "503"]
+CONFIG = {
+    "checks": {
+        "positive_data_acceptance": {"expected-statuses": ["2xx", *REFUSALS]},
+        "negative_data_rejection": {"expected-statuses": [*REFUSALS, "405", "422"]},
+    }
+}
 TURNS = [{"role": "user", "content": QUESTION}]
 ANSWERED: dict[str, list[dict[str, Any]]] = {  # bodies that lead to answers from documents
     "POST /api/ask": [{"question": QUESTION}, {"question": QUESTION, "stream": True}],
@@ -45,14 +50,14 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def operations(service: Service) -> dict[str, APIOperation]:
+def operations(service: Service) -> dict[str, Operation]:
     config, app = SchemathesisConfig.from_dict(CONFIG), build_app(service)
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config, headers=HOST)
     found = [one.ok() for one in schema.get_all_operations()]
     return {operation.label: operation for operation in found}
 
 
-def test_answers_are_as_the_schema_says(operations: dict[str, APIOperation]) -> None:
+def test_answers_are_as_the_schema_says(operations: dict[str, Operation]) -> None:
     for label, bodies in ANSWERED.items():
         for body in bodies:
             case = operations[label].Case(body=body, media_type="application/json")
@@ -60,7 +65,7 @@ def test_answers_are_as_the_schema_says(operations: dict[str, APIOperation]) -> 
 
 
 def test_every_reply_is_as_the_schema_says(
-    operations: dict[str, APIOperation], service: Service
+    operations: dict[str, Operation], service: Service
 ) -> None:
     assert set(ANSWERED) < set(operations)
     for operation in operations.values():
@@ -68,14 +73,14 @@ def test_every_reply_is_as_the_schema_says(
 
 
 @pytest.mark.slow
-def test_a_thousand_replies_of_each_operation_are_as_the_schema_says(
-    operations: dict[str, APIOperation], service: Service
+def test_hundreds_of_replies_of_each_operation_are_as_the_schema_says(
+    operations: dict[str, Operation], service: Service
 ) -> None:
     for operation in operations.values():
-        prove(operation, service, examples=1000)
+        prove(operation, service, examples=500)
 
 
-def prove(operation: APIOperation, service: Service, *, examples: int) -> None:
+def prove(operation: Operation, service: Service, *, examples: int) -> None:
     """Send generated requests of an operation and check each reply against the schema."""
 
     @seed(SEED)
@@ -92,7 +97,7 @@ def prove(operation: APIOperation, service: Service, *, examples: int) -> None:
     conforms()
 
 
-def cases(operation: APIOperation, service: Service) -> st.SearchStrategy[Any]:
+def cases(operation: Operation, service: Service) -> st.SearchStrategy[Any]:
     """Return requests that fit and ones that do not, of what is there and of what is not."""
     (document, *_) = service.documents()
     there = {"name": "default", "document": document.id}

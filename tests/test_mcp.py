@@ -145,12 +145,13 @@ def test_a_waiting_call_tells_its_place_and_one_that_is_left_frees_it(home: Path
             assert await asyncio.to_thread(gated.wait_until_inside, 1)
             has_place = asyncio.Event()
 
-            async def progress(_: float, __: float | None, message: str | None) -> None:
+            async def tell(progress: float, total: float | None, message: str | None) -> None:
+                del progress, total
                 places.append(message)
                 has_place.set()
 
             waiting = asyncio.create_task(
-                client.call_tool("ask", {"question": QUESTION}, progress_callback=progress)
+                client.call_tool("ask", {"question": QUESTION}, progress_callback=tell)
             )
             await asyncio.wait_for(has_place.wait(), 60)
             running.cancel()
