@@ -181,6 +181,17 @@ class Service:
             return chosen
         return person.name or chosen
 
+    def rights(
+        self, collection: str, *, person: Person = LOCAL
+    ) -> tuple[str | None, tuple[str, ...]]:
+        """Return the names of a collection's owner, None for the operators, and of its readers.
+
+        Raises:
+            UnknownCollection: There is none of that name for the person who asks.
+            NotAllowed: It is not theirs to share.
+        """
+        return self.users.who_may(self._permitted(person, collection, to_change=True))
+
     def share(self, collection: str, reader: str, *, person: Person = LOCAL) -> None:
         """Let somebody read a collection.
 

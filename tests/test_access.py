@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
-from httpx import Response
+from httpx2 import Response  # what the test client returns
 from starlette.routing import BaseRoute
 
 from app.cli import main
@@ -28,11 +29,12 @@ from app.page import routes as page_routes
 from app.page.page import mount_page
 from app.service import Service
 from app.serving import hosts_of
-from app.users import LOCAL, Cost, NotAllowed, Person
+from app.users import LOCAL, Cost, NotAllowed, Person, Users
 from ingest.errors import UnknownCollection
 from tests.pages import PATIENCE, Opener
 from tests.serving_parts import BRIDGE, QUESTION, TEA, make_service
 from tests.test_service import upload
+from tests.test_serving import log_of, process
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -187,6 +189,9 @@ CALLS: dict[tuple[str, str], Call] = {
     ("DELETE", "/api/collections/{name}"): lambda client, name, *_: client.delete(
         f"/api/collections/{name}"
     ),
+    ("GET", "/api/collections/{name}/readers"): lambda client, name, *_: client.get(
+        f"/api/collections/{name}/readers"
+    ),
     ("PUT", "/api/collections/{name}/readers/{user}"): lambda client, name, *_: client.put(
         f"/api/collections/{name}/readers/eve"
     ),
@@ -326,7 +331,12 @@ def test_a_reader_reads_until_it_is_no_longer_shared(house: House) -> None:
     assert ada.put(share).status_code == 204
     assert eve.get(f"/api/collections/{ADAS}/documents").status_code == 200
     assert "Ola Fenn" in eve.get(f"/source/{ADAS}/{house.document}").text
+    assert ada.get(f"/api/collections/{ADAS}/readers").json() == {
+        "owner": "ada",
+        "readers": ["eve"],
+    }
     for response in (
+        eve.get(f"/api/collections/{ADAS}/readers"),
         eve.delete(f"/api/collections/{ADAS}"),
         eve.delete(f"/api/collections/{ADAS}/documents", params={"uri": "x"}),
         eve.put(f"/api/collections/{ADAS}/readers/eve"),
@@ -562,14 +572,28 @@ def test_hosts(home: Path) -> None:
 
 
 def test_a_name_needs_users_who_can_log_in(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from app.users import Users
-
     for prepare in (lambda: None, lambda: Users(home).add("ada")):
         prepare()
         with pytest.raises(SystemExit) as stop:
             main(["serve", "--name", "tether.example"])
         assert stop.value.code == 2
         assert "tether users add NAME" in capsys.readouterr().err
+
+
+def test_a_process_that_others_can_reach(home: Path) -> None:
+    users = Users(home, cost=CHEAP)
+    users.add("ada")
+    token = users.issue_token("ada")
+    with process(home, host="0.0.0.0") as (running, url):
+        assert httpx.get(f"{url}/health", timeout=60).status_code == 200
+        assert httpx.get(f"{url}/api/collections", timeout=60).status_code == 401
+        headers = {"authorization": f"Bearer {token}"}
+        found = httpx.get(f"{url}/api/collections", headers=headers, timeout=60)
+        assert found.json() == {"collections": []}
+        running.terminate()
+        assert running.wait(60) == 0
+    log = "\n".join(log_of(home))
+    assert "reverse proxy with TLS" in log and token not in log
 
 
 # --- The page ------------------------------------------------------------------------------------

@@ -24,15 +24,27 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def process(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start `tether serve` without models; yield the process and its address."""
+def process(
+    home: Path, *, host: str = "127.0.0.1", **settings: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start `tether serve` without models; yield the process and its address on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     chosen = {"encoder.model": "hashing", "generator.backend": "none"} | {
         name.replace("__", "."): value for name, value in settings.items()
     }
     assignments = [word for one in chosen.items() for word in ("--set", "=".join(one))]
-    command = [sys.executable, "-m", "app.cli", *assignments, "serve", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "app.cli",
+        *assignments,
+        "serve",
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     with (
         (home / "log").open("w") as log,
         subprocess.Popen(
@@ -43,8 +55,8 @@ def process(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str]
         try:
             assert running.stdout is not None
             said = running.stdout.readline()  # "" if it ended
-            assert said.startswith("serving; open http://127.0.0.1:"), log_of(home)
-            yield running, said.split()[-1].rstrip("/")
+            assert said == f"serving; open http://{host}:{port}/\n", log_of(home)
+            yield running, f"http://127.0.0.1:{port}"
         finally:
             running.kill()
 

@@ -241,6 +241,12 @@ def _library_routes(asking: Asking) -> APIRouter:
 def _sharing_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["library"])
 
+    @router.get("/collections/{name}/readers", response_model=shapes.Rights)
+    def readers(name: str, request: Request) -> Row:
+        """Tell who owns a collection of one's own, and who may read it."""
+        owner, found = service.rights(name, person=person_of(request))
+        return {"owner": owner, "readers": found}
+
     @router.put("/collections/{name}/readers/{user}", status_code=204)
     def share(name: str, user: str, request: Request) -> None:
         """Let a user read a collection of one's own."""

@@ -54,24 +54,32 @@ class Identity:
     def admit(self, scope: Scope) -> Response | None:
         """Write who asks into a request, or return the answer to one that must not pass."""
         try:
-            if not self.is_needed():
-                return _say(scope, LOCAL)
-            if scope["path"] in OPEN:
-                return None
-            headers = Headers(scope=scope)
-            kind, _, token = headers.get("authorization", "").partition(" ")
-            if kind.lower() == "bearer":
-                return self._admit_token(scope, token.strip())
-            return self._admit_session(scope, headers)
+            who = self._who(scope)
         except TetherError as error:
             told = as_error(error)
             return error_response(status_of(error), told["message"], told["type"])
+        if isinstance(who, Person):
+            scope.setdefault("state", {})["person"] = who
+            return None
+        return who
+
+    def _who(self, scope: Scope) -> Person | Response | None:
+        """Return who asks, None if nobody needs to be known; or what refuses the request."""
+        if not self.is_needed():
+            return LOCAL
+        if scope["path"] in OPEN:
+            return None
+        headers = Headers(scope=scope)
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return self._who_by_token(scope, token.strip())
+        return self._who_by_session(scope, headers)
 
     def _need(self) -> None:
         self._is_needed = True
         self._service.require_people()
 
-    def _admit_token(self, scope: Scope, token: str) -> Response | None:
+    def _who_by_token(self, scope: Scope, token: str) -> Person | Response:
         # Who holds a token is not kept waiting for the guesses of others at the same address.
         is_known = self._users.knows_prefix(prefix_of(token))
         key = address_key(client_of(scope)) + (f" {prefix_of(token)}" if is_known else "")
@@ -81,10 +89,10 @@ class Identity:
         person = self._users.person_of_token(token)
         if person is None:
             return _refusal("the token is wrong, revoked or expired; ask an operator for a new one")
-        self._attempts.undo(key)
-        return _say(scope, person)
+        self._attempts.forget(key)
+        return person
 
-    def _admit_session(self, scope: Scope, headers: Headers) -> Response | None:
+    def _who_by_session(self, scope: Scope, headers: Headers) -> Person | Response:
         secret = session_of(scope)
         person = self._users.person_of_session(secret) if secret else None
         if person is None:
@@ -97,7 +105,7 @@ class Identity:
             return error_response(
                 403, "a request with a session must name its origin; send a token instead"
             )
-        return _say(scope, person)
+        return person
 
 
 def person_of(request: HTTPConnection) -> Person:
@@ -110,10 +118,6 @@ def person_of(request: HTTPConnection) -> Person:
     if not isinstance(person, Person):
         raise NotAllowed("log in first")
     return person
-
-
-def _say(scope: Scope, person: Person) -> None:
-    scope.setdefault("state", {})["person"] = person
 
 
 def _wait(seconds: int) -> Response:

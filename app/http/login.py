@@ -11,6 +11,7 @@ what a session permits.
 
 import base64
 import hashlib
+import threading
 from html import escape
 from typing import Annotated
 from urllib.parse import parse_qs
@@ -22,9 +23,11 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import Scope
 
 from app.http.attempts import Attempts, address_key, wait_of
-from app.users import SESSION_SECONDS, Users, folded
+from app.users import SESSION_SECONDS, Person, Users, folded
+from ingest.errors import ServiceBusy
 
 LONGEST_FIELD = 2000  # characters; nothing that anybody types is longer
+MOST_AT_ONCE = 8  # logins: each that waits holds a thread, and passwords are tried one by one
 
 WORDS = {
     "en": {
@@ -71,7 +74,7 @@ def routes(users: Users, attempts: Attempts) -> APIRouter:
         users: Who may log in.
         attempts: Where wrong passwords are counted, by address and by name.
     """
-    router = APIRouter(include_in_schema=False)
+    router, places = APIRouter(include_in_schema=False), threading.BoundedSemaphore(MOST_AT_ONCE)
 
     @router.get("/login")
     def form(request: Request) -> Response:
@@ -85,7 +88,7 @@ def routes(users: Users, attempts: Attempts) -> APIRouter:
         seconds = attempts.begin(address, user)
         if seconds:
             return _with_wait(request.scope, seconds, then)
-        person = users.person_of_password(name, password)
+        person = _tried(users, name, password, places)
         if person is None:
             return login_page(request.scope, "wrong", status=401, then=then)
         attempts.undo(address)
@@ -103,6 +106,17 @@ def routes(users: Users, attempts: Attempts) -> APIRouter:
         return reply
 
     return router
+
+
+def _tried(
+    users: Users, name: str, password: str, places: threading.BoundedSemaphore
+) -> Person | None:
+    if not places.acquire(blocking=False):
+        raise ServiceBusy("too many people log in at this moment; try again")
+    try:
+        return users.person_of_password(name, password)
+    finally:
+        places.release()
 
 
 def login_page(

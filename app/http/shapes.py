@@ -128,6 +128,13 @@ class CollectionShape(BaseModel):
     problem: str
 
 
+class Rights(BaseModel):
+    """Who may do what with a collection."""
+
+    owner: str | None  # None: it is the operators'
+    readers: list[str]
+
+
 class Collections(BaseModel):
     """All collections, sorted by name."""
 
