@@ -265,8 +265,7 @@ def test_the_passage_makes_the_answer_likely(weights_home: Path, gemma_gguf: Pat
     options = PromptOptions(examples=0)
     told = build_prompt(question, [(1, "故宫位于北京。")], options)
     untold = build_prompt(question, [], options)
-    steps = list(lens.walk([told, untold], Decoding(max_new_tokens=12)))
-    assert "北京" in steps[-1].text
+    steps = lens.walk([told, untold], Decoding(max_new_tokens=12))
     step = next(step for step in steps if "北京" in step.text)
     assert step.views[0].chosen.text == "北京"
     with_it, without_it = (view.chosen.probability for view in step.views)
