@@ -100,8 +100,10 @@ async def _unknown(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     """Answer what the framework itself refuses: an unknown path, a wrong method, a bad body."""
     refusal = cast("HTTPException", error)
-    if isinstance(refusal.__cause__, OSError):  # a large body is put on disk while it arrives
-        return await _known(request, _no_room(refusal.__cause__))
+    cause = refusal.__cause__
+    # A large body is put on disk while it arrives. (A body that takes too long is an OSError, too.)
+    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
+        return await _known(request, _no_room(cause))
     message = str(refusal.detail)
     if refusal.status_code in (404, 405):
         message = f"{request.method} {request.url.path} is not served; see /openapi.json"
