@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.laboratory.experiment import write_report
 from app.laboratory.runs import (
     FRONTIER,
     WITHOUT_DATA,
@@ -39,6 +40,11 @@ def settings_of(home: Path, **more: str) -> Settings:
     return load_settings(flags, {})
 
 
+def samples_of(runs: Runs) -> int:
+    progress = runs.progress()
+    return progress.samples if progress else 0
+
+
 def put_frontier(folder: Path, *, arms: tuple[str, ...] = ARMS) -> Path:
     """Write an experiment of which so many of its three arms are measured."""
     run = make_run({name: USUAL[name] for name in arms}, groups=3)
@@ -49,6 +55,11 @@ def put_frontier(folder: Path, *, arms: tuple[str, ...] = ARMS) -> Path:
     lines = [json.dumps(asdict(sample)) + "\n" for sample in run.samples]
     (folder / "seed-1" / "samples.jsonl").write_text("".join(lines))
     return folder
+
+
+def html_of(folder: Path) -> str:
+    """Return what `tether report` writes."""
+    return write_report(folder).read_text("utf-8")
 
 
 def put_run(folder: Path, description: Description) -> Path:
@@ -77,25 +88,32 @@ def test_what_lies_there_is_listed_the_latest_first(home: Path) -> None:
     assert (first.name, first.suite, first.model) == ("smoke", FRONTIER, "a" * 12)
     assert first.samples == len((frontier / "seed-1/samples.jsonl").read_text().splitlines())
     assert (second.name, second.suite, second.model) == ("mine/decoding", HOSTILE, HOSTILE)
-    assert (first.state, first.started) == ("stopped", 1e9)
+    assert (first.state, first.started) == ("finished", 1e9)
 
 
-def test_a_report_is_written_again_when_samples_came(home: Path) -> None:
-    folder = put_frontier(home / "laboratory" / "smoke", arms=("base",))
+def test_a_report_tells_what_is_measured_so_far(home: Path) -> None:
+    folder = put_frontier(home / "laboratory" / "smoke", arms=ARMS[:2])
     runs = Runs(settings_of(home))
-    page = report_of(home, "smoke")
-    text = page.read_text("utf-8")
-    assert page == folder / "report.html" == report_of(home, "smoke")
+    before = report_of(home, "smoke")
+    assert before == report_of(home, "smoke") and runs.kept()[0].state == "stopped"
+    samples = folder / "seed-1" / "samples.jsonl"
+    *_, last = put_frontier(home / "whole").glob("*/samples.jsonl")
+    samples.write_bytes(last.read_bytes() + b'{"half": ')
     assert runs.kept()[0].state == "finished"
-    (row,) = [json.loads(line) for line in (folder / "seed-1/samples.jsonl").open()][-1:]
-    with (folder / "seed-1/samples.jsonl").open("a") as file:
-        file.write(json.dumps(row | {"arm": "rag-3"}) + "\n" + '{"half": ')
-    os.utime(page, (1e9, 1e9))  # older than that
-    (again,) = runs.kept()
-    assert again.state == "stopped"
-    assert report_of(home, "smoke").read_text("utf-8") != text
-    chinese = report_of(home, "smoke", "zh")
-    assert chinese.name == "report.zh.html" and WORDS["zh"]["costs"] in chinese.read_text("utf-8")
+    assert before != report_of(home, "smoke") == html_of(folder)
+    assert WORDS["zh"]["costs"] in report_of(home, "smoke", "zh")
+
+
+def test_a_report_that_was_written_is_shown_as_it_is(home: Path) -> None:
+    folder = put_run(home / "laboratory" / "mine", Description("decoding", "", 0, {}))
+    (folder / "samples.jsonl").write_text(json.dumps({"kind": '"kind": "cost"'}) + "\n")
+    (folder / "report.html").write_text("as it is")
+    runs = Runs(settings_of(home))
+    assert report_of(home, "mine", "zh") == "as it is" and runs.kept()[0].state == "finished"
+    os.utime(folder / "report.html", (1e9, 1e9))  # samples came since
+    assert runs.kept()[0].state == "stopped"
+    with pytest.raises(UsageError, match="is damaged at line 1"):
+        report_of(home, "mine")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../laboratory/smoke", "smoke/../smoke", "away"])
@@ -168,13 +186,15 @@ def test_a_run_is_stopped_and_goes_on(home: Path) -> None:
     runs.start(suite_order(SUITE, 1_000))
     with pytest.raises(UsageError, match=r"injection-attack \(1000\) is being measured"):
         runs.start(suite_order(SUITE, 1))
-    while not runs.wait(0.2) and not (progress := runs.progress()).samples:  # type: ignore[union-attr]
-        assert progress.state == "running"
+    while not runs.wait(0.2) and not samples_of(runs):
+        pass
     (kept,) = runs.kept()
     assert kept.state == "running" and kept.name.startswith(f"{SUITE}-")
     runs.stop()
     progress = runs.progress()
     assert progress and progress.state == "stopped" == runs.kept()[0].state
+    assert report_of(home, kept.name).startswith("<!DOCTYPE html>")
+    assert runs.kept()[0].state == "stopped"
     samples = home / "laboratory" / kept.name / "samples.jsonl"
     before = samples.read_bytes()
     runs.start(suite_order(SUITE, 1))
@@ -184,7 +204,7 @@ def test_a_run_is_stopped_and_goes_on(home: Path) -> None:
     assert samples.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     assert progress.samples == len(samples.read_bytes().splitlines()) == runs.kept()[0].samples
     assert runs.kept()[0].state == "finished"
-    assert report_of(home, kept.name).read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert report_of(home, kept.name) == (samples.parent / "report.html").read_text("utf-8")
 
 
 def test_a_run_that_fails_says_why(home: Path) -> None:

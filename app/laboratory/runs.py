@@ -5,7 +5,7 @@
     while not runs.wait(seconds=1):
         print(runs.progress().samples)
     for one in runs.kept():
-        page = report_of(settings.home, one.name)     # an HTML file, written anew if records came
+        page = report_of(settings.home, one.name)     # HTML, of what has been measured so far
 
 A run is a process of its own, `tether eval` or `tether frontier` with the settings of this one: it
 takes its models out of memory when it ends, and a crash of it harms nobody here. There is one at a
@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ from app.laboratory.suites import SUITES, require_suites
 from app.settings import Settings, environment_name, flatten
 from eval.datasets import find_data
 from eval.injection.budget import read_budget
-from eval.records import RUN, SAMPLES, digest
+from eval.records import RUN, SAMPLES, digest, read_run
 from ingest.errors import UsageError
 
 State = Literal["running", "finished", "stopped", "failed"]
@@ -50,7 +51,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 _LINES = 200  # of what a run says, kept to be shown
 _SAYS_WHERE = "report: "  # how a run says at its end where its report lies
 _ELSEWHERE = ("home", "collection", "generator.api_key", "chat.", "serve.")  # see `_command`
-_writing = threading.Lock()  # of reports: two requests may want the same one
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +149,10 @@ def frontier_order(paths: Sequence[Path], budget: str, home: Path) -> Order:
 # --- What there is --------------------------------------------------------------------------------
 
 
-def report_of(home: Path, name: str, language: str = "en") -> Path:
-    """Return the report of a run as an HTML file, written from its records if it is older.
+def report_of(home: Path, name: str, language: str = "en") -> str:
+    """Return the report of a run as an HTML document, made of its records if its own is older.
+
+    Nothing is written: the file of a suite's report says that the suite was measured to its end.
 
     Args:
         home: The data root.
@@ -166,12 +168,30 @@ def report_of(home: Path, name: str, language: str = "en") -> Path:
     is_frontier = (folder / PLAN).is_file()
     language = language if is_frontier else "en"
     page = folder / (f"{REPORT}.html" if language == "en" else f"{REPORT}.{language}.html")
-    with _writing:
-        if _is_current(page, folder):
-            return page
-        if not any(path.stat().st_size for path in _samples_of(folder)):
-            raise UsageError(f"nothing of {name} has been measured yet; wait, or start it again")
-        return (experiment if is_frontier else suites).write_report(folder, language)
+    if _is_current(page, folder):
+        return page.read_text("utf-8")
+    states = tuple(path.stat() for path in _samples_of(folder))
+    if not any(state.st_size for state in states):
+        raise UsageError(f"nothing of {name} has been measured yet; wait, or start it again")
+    stamp = tuple((state.st_mtime_ns, state.st_size) for state in states)
+    return _made(folder, language, stamp, is_frontier=is_frontier)
+
+
+@lru_cache(maxsize=8)
+def _made(
+    folder: Path, language: str, stamp: tuple[tuple[int, int], ...], *, is_frontier: bool
+) -> str:
+    """Return a report made of records; `stamp` tells them from those of another time."""
+    from eval.frontier.page import frontier_page
+    from eval.pages import html
+    from eval.suites.pages import suite_page
+
+    del stamp
+    if is_frontier:
+        plan = experiment.read_plan_of(folder)
+        return html(frontier_page(experiment.runs_of(folder), plan, language))
+    run = read_run(folder)
+    return html(suite_page(run, suites.module_of(run.description.suite).LAYOUT))
 
 
 def _folders(home: Path) -> Iterator[tuple[str, Path]]:
@@ -380,12 +400,13 @@ class Runs:
         described = [_json(path) for path in sorted(folder.glob(f"{SEED}*/{RUN}"))]
         description = described[0] if described else _json(folder / RUN)
         suite = FRONTIER if is_frontier else str(description.get("suite", ""))
-        state: State = "finished" if _is_current(folder / f"{REPORT}.html", folder) else "stopped"
-        samples, _ = self._counted(folder)
-        return Kept(
-            name, suite, _model_of(description), first.stat().st_mtime, samples,
-            "running" if is_running else state,
-        )  # fmt: skip
+        samples, arms = self._counted(folder)
+        if is_frontier:
+            is_whole = 0 < _planned(folder) <= arms
+        else:
+            is_whole = _is_current(folder / f"{REPORT}.html", folder)
+        state: State = "running" if is_running else "finished" if is_whole else "stopped"
+        return Kept(name, suite, _model_of(description), first.stat().st_mtime, samples, state)
 
     def _counted(self, folder: Path) -> tuple[int, int]:
         """Return how many samples a folder has, and how many arms are through."""

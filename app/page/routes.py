@@ -148,7 +148,7 @@ def routes(service: Service) -> APIRouter:
     def show_report(run: str, request: Request, *, language: Language = "en") -> Response:
         try:
             service.require_operator(person_of(request))
-            page = report_of(service.settings.home, run, language).read_bytes()
+            page = report_of(service.settings.home, run, language)
         except TetherError as error:
             return PlainTextResponse(str(error), 404)
         headers = {"Content-Security-Policy": _REPORT_POLICY, "Cache-Control": "no-store"}

@@ -130,9 +130,9 @@ class _Tab:
 
         def work() -> Drawn:
             page = report_of(self.shell.service.settings.home, action.id, language)
-            text, address = page.read_text("utf-8"), report_url(action.id, language)
+            address = report_url(action.id, language)
             return {
-                parts.report: report_html(action.id, text, address, language), parts.note: "",
+                parts.report: report_html(action.id, page, address, language), parts.note: "",
             }  # fmt: skip
 
         return self._allowed(work, language, request) if action.name == "open" else {}
