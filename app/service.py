@@ -252,7 +252,10 @@ class Service:
             if not self._exists(name) and (person.id or self._is_operator(person)):
                 self.users.own(name, person)  # before it is there, so that it is never nobody's
                 open_collection(self.settings.home, name, self.encoder, create=True).close()
-        return self._permitted(person, name, to_change=True)
+        try:
+            return self._permitted(person, name, to_change=True)
+        except UnknownCollection:
+            raise UnknownCollection(f"the name {name} is taken; choose another one") from None
 
     def _exists(self, name: str) -> bool:
         return (self.settings.home / "collections" / name / TRUTH).exists()

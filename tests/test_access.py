@@ -309,7 +309,8 @@ def sent(client: TestClient, data: bytes, collection: str | None = None) -> Resp
 def test_nobody_fills_or_overwrites_what_is_somebody_elses(house: House) -> None:
     kept = house.service.uploads(ADAS) / "bridge.md"
     for name in (ADAS, "default"):
-        assert sent(house.client("eve"), b"# Evil", name).status_code == 404
+        refused = sent(house.client("eve"), b"# Evil", name)
+        assert refused.status_code == 404 and "choose another" in refused.text
     assert kept.read_bytes() == BRIDGE
     (info,) = house.service.collections(person=house.people["ada"])
     assert (info.name, info.documents) == (ADAS, 1)
