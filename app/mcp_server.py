@@ -93,6 +93,7 @@ class Source(BaseModel):
     uri: str
     title: str
     page: int | None
+    place: str = Field(description="where there are no pages, e.g. slide 3")
     start: int = Field(description="first character, counted in the document's text")
     end: int = Field(description="the character after the last one")
     quote: str
@@ -166,9 +167,11 @@ def build_mcp_server(asking: Asking) -> Server[Any]:
 async def _called(tool: _Tool, arguments: Mapping[str, Any], context: Context) -> CallToolResult:
     """Return the result of a call, be it an error."""
     try:
-        given = await tool.run(tool.takes.model_validate(arguments), context)
+        taken = tool.takes.model_validate(arguments)
     except ValidationError as error:
         return _failed(_unfit(error))
+    try:
+        given = await tool.run(taken, context)
     except Exception as error:
         return _failed(as_error(noted(error))["message"])
     return CallToolResult(
@@ -185,7 +188,7 @@ def _unfit(error: ValidationError) -> str:
     """Return what is wrong with arguments, without what was sent."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or "arguments"
-    return f"{place}: {first['msg']}; see the tool's input schema"
+    return f"{place[:100]}: {first['msg']}; see the tool's input schema"
 
 
 def _tools(asking: Asking) -> dict[str, _Tool]:
@@ -268,6 +271,7 @@ def _cited(answer: Answer) -> CitedAnswer:
             uri=passage.uri,
             title=passage.title,
             page=passage.chunk.page,
+            place=passage.chunk.place,
             start=citation.start,
             end=citation.end,
             quote=citation.quote,
