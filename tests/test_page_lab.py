@@ -100,6 +100,12 @@ def test_runs_are_read_measured_and_stopped(opener: Opener, service: Service, ho
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.set_viewport_size({"width": 1280, "height": 844})
 
+    choose(page, "what", "Reversal: facts the other way round")  # no model here can do that
+    page.locator("#tether-lab-start").click()
+    failed = page.locator(".lab-now.is-failed")  # told without a click, as all progress is
+    failed.get_by_text("reversal (20): failed").wait_for()
+    failed.get_by_text("gives no likelihoods").wait_for()
+
     choose(page, "what", "Attacks inside documents")
     page.locator("#tether-lab-limit input").fill("1000")
     page.locator("#tether-lab-start").click()
