@@ -21,6 +21,8 @@ from retrieval.store import open_collection
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from tests.pages import Opener
+
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--no-sandbox",
@@ -114,3 +116,12 @@ def browser() -> "Iterator[Browser]":
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def opener(browser: "Browser") -> "Iterator[Opener]":
+    """Serves services and opens their pages in the browser, until the test ends."""
+    from tests.pages import Opener
+
+    with Opener(browser) as made:
+        yield made

@@ -4,7 +4,6 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,16 +12,7 @@ from tests.pages import HOSTILE, PATIENCE, Opener, ShownPage
 from tests.serving_parts import BRIDGE, QUESTION, TEA, make_service
 from tests.test_page_routes import pdf
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def opener(browser: "Browser") -> Iterator[Opener]:
-    with Opener(browser) as made:
-        yield made
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -21,9 +21,6 @@ from model.lens import Candidate, Lens, Step, View, path_of
 from tests.pages import HOSTILE, Opener, ShownPage
 from tests.serving_parts import BRIDGE, make_service
 from tests.test_lens import byte_level
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 QUESTION = "Who built the bridge?"
 PASSAGE = f"Ola Fenn built it. {HOSTILE}"
@@ -196,12 +193,6 @@ class Closing(ScriptedGenerator):
 
     def close(self) -> None:
         self.closed.set()
-
-
-@pytest.fixture
-def opener(browser: "Browser") -> Iterator[Opener]:
-    with Opener(browser) as made:
-        yield made
 
 
 def fill(shown: ShownPage, **boxes: str) -> None:
