@@ -128,7 +128,8 @@ def test_meanings_come_from_the_comments_in_the_source() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_variable_named_exists(page: Path) -> None:
-    known = {environment_name(name) for name in setting_names()} | {"TETHER_SETTINGS"}
+    known = {environment_name(name) for name in setting_names()}
+    known |= {"TETHER_SETTINGS", "TETHER_DATA"}
     assert set(_VARIABLE.findall(page.read_text("utf-8"))) <= known
 
 
