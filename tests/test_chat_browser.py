@@ -15,7 +15,7 @@ from app.assembly import build_generator
 from app.history import History
 from app.page.page import listen
 from app.service import Service
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from docs.screenshot import photograph
 from ingest.errors import UsageError
 from model.feedback import FeedbackStore
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 EXAMPLES = ("When was the lighthouse built?", "灯塔有多高？")
-
-
-@pytest.fixture
-def opener(browser: "Browser") -> Iterator[Opener]:
-    with Opener(browser) as made:
-        yield made
 
 
 @pytest.fixture
@@ -318,14 +312,15 @@ def test_port_in_use_names_the_remedy() -> None:
 
 @pytest.mark.weights
 def test_real_weights_answer_cite_and_abstain(
-    opener: Opener, home: Path, e5_encoder: Encoder, gemma_gguf: Path, weights_home: Path
+    opener: Opener, home: Path, e5_encoder: Encoder, gemma_gguf: Path, real_settings: Settings
 ) -> None:
     del gemma_gguf  # only there to be prepared, or to skip
-    generator = build_generator(load_settings({"home": str(weights_home)}, {}))
+    generator = build_generator(real_settings)
     settings = load_settings({"home": str(home)}, {})
     with Service(settings, encoder=e5_encoder, generator=generator) as service:
         knowledge = Path(__file__).resolve().parent.parent / "examples" / "knowledge"
-        assert not service.ingest([knowledge]).failed
+        files = [knowledge / "language-models-en.md", knowledge / "language-models-zh.html"]
+        assert not service.ingest(files).failed
         chat = opener.open(opener.serve(service))
         for count, (question, words) in enumerate(
             [
