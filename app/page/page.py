@@ -27,7 +27,7 @@ from app.users import LOCAL, Person
 from ingest.errors import UsageError
 from ingest.loaders import MAX_BYTES
 
-TABS = (tab_chat, tab_documents, tab_compare, tab_lens, tab_lab)
+TABS = (tab_chat, tab_documents, tab_lens, tab_compare, tab_lab)
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
