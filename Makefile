@@ -8,7 +8,7 @@ LIMIT ?= 100
 WORKERS ?= 2
 READY := $(VENV)/.ready
 EXAMPLES := What_is_catastrophic_forgetting? 什么是灾难性遗忘？ \
-  Why_do_language_models_hallucinate? 什么是反转诅咒？
+  In_which_year_was_the_transformer_introduced? 反转诅咒是谁在_2023_年的论文中提出的？
 SOURCES := ingest retrieval model eval app benchmarks docs examples tests
 
 .PHONY: chat test soak lint types fix docs bench clean

@@ -34,6 +34,7 @@ _ITEM = re.compile(
     r"[-*+•]\s+|\d{1,3}[.)]\s+|\d{1,3}[、．]\s*|[（(]?[一二三四五六七八九十\d]{1,3}[)）、]\s*"
 )
 _STOP = re.compile(r"[.。!！?？;；…:：,，|]")
+_ENDS = re.compile(r"[.。!！?？;；]$")
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|n't|unable|fail(?:ed|s)?)\b|n't\b"
     rf"|[不没沒无無非未](?=[{IDEOGRAPHS}])|并非|並非"
@@ -57,6 +58,13 @@ _ASKS_NUMBER = re.compile(
     r"|\bwh(?:at|ich) (?:year|date|day|month|century|decade|time|percent|percentage|number|age)\b"
     r"|多少|多大|多长|多長|多高|多远|几[年月日个個位次人岁种]|幾|何时|何時|什么时候|什麼時候|哪一?[年天月]"
     r"|时间|時間|年份|日期|比例|百分",
+    re.IGNORECASE,
+)
+_ASKS_DEFINITION = re.compile(
+    r"^(?:so |and )?(?:what(?:'s| is| are)|define)(?! \w+ed\b)"
+    r"(?!.*\b(?:the|of|in|for|by|at|on|to|from|his|her|its|their|my|your|our|this|that)\b|.*\w's\b)"
+    r"(?: [\w&/-]+){1,5} ?\??$|^what does [^?]+ mean ?\??$"
+    r"|^(?:请问|請問)?(?:什[么麼]是|什[么麼]叫|何[谓謂为為])[^的]+$|是什[么麼]意思[？?]?$",
     re.IGNORECASE,
 )
 _ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where|which|name)\b", re.IGNORECASE)
@@ -190,17 +198,28 @@ class Sentence:
 def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
     """Return the sentences of all passages in order, without headings.
 
-    A heading names a topic and states nothing, so it is neither evidence nor a quotation; a
-    passage that holds nothing else keeps it.
+    A heading names a topic and states nothing, so it is neither evidence nor a quotation. What
+    only looks like one is kept where a passage holds nothing else.
     """
-    found: list[Sentence] = []
-    for passage in passages:
-        text, base = passage.chunk.text, passage.chunk.start
-        spans = [piece for span in split_sentences(text) for piece in _pieces(text, *span)]
-        stated = [span for span in spans if not is_heading(text[slice(*span)])] or spans
-        stated = [(_after_marker(text, a, b), b) for a, b in stated]
-        found += [Sentence(passage, base + a, base + b, text[a:b]) for a, b in stated]
-    return found
+    stated = [one for passage in passages for one in _stated(passage)]
+    return stated or [one for passage in passages for one in _stated(passage, with_titles=True)]
+
+
+def _stated(passage: Passage, *, with_titles: bool = False) -> list[Sentence]:
+    text, base = passage.chunk.text, passage.chunk.start
+    spans = [piece for span in split_sentences(text) for piece in _pieces(text, *span)]
+    if not with_titles:
+        spans = [span for span in spans if not _is_title(text[slice(*span)], passage)]
+    stated = [span for span in spans if not is_heading(text[slice(*span)])] or spans
+    stated = [(_after_marker(text, a, b), b) for a, b in stated]
+    return [Sentence(passage, base + a, base + b, text[a:b]) for a, b in stated]
+
+
+def _is_title(text: str, passage: Passage) -> bool:
+    """Tell whether a line is what the document calls itself, or the section that it stands in."""
+    names = (passage.title, *passage.chunk.heading.split(" > "))
+    line = normalise(text).strip("# \n")
+    return not _ENDS.search(line) and line in {normalise(name).strip() for name in names}
 
 
 def _after_marker(text: str, start: int, end: int) -> int:
@@ -234,6 +253,14 @@ def is_heading(text: str) -> bool:
         return False
     is_short = len(text) <= 14 if has_chinese(text) else len(text.split()) <= 5
     return is_short and not _STOP.search(text) and not numbers(text)
+
+
+def asks_for_definition(question: str) -> bool:
+    """Tell whether a question asks what something is, and not for one short fact about it.
+
+    "What is LoRA?" does; "What is the capital of France?" does not.
+    """
+    return bool(_ASKS_DEFINITION.search(question.strip()))
 
 
 def type_match(question: str, sentence: str) -> float:

@@ -125,7 +125,14 @@ class HeadVerifier(OverlapVerifier):
     def read_answer(
         self, evidence: QuestionEvidence, draft: Draft | None = None
     ) -> SpanAnswer | None:
-        """Return the likeliest answer that was read in the passages, None without a reader."""
+        """Return the likeliest answer that was read in the passages.
+
+        None without a reader, and where a definition is asked for, which takes a sentence.
+        """
+        is_definition = ev.asks_for_definition(evidence.question)
+        return None if is_definition else self._read(evidence, draft)
+
+    def _read(self, evidence: QuestionEvidence, draft: Draft | None = None) -> SpanAnswer | None:
         language = evidence.language
         function = self.calibration.span.get(language)
         if draft is not None:
@@ -169,7 +176,7 @@ class HeadVerifier(OverlapVerifier):
     ) -> list[dict[str, float]]:
         """Return what is known of a claim at each place, a place being one or two sentences."""
         known = {"confidence": UNKNOWN_CONFIDENCE if confidence is None else confidence}
-        own_words = self.read_answer(evidence)
+        own_words = self._read(evidence)
         if own_words is not None:  # how likely the reader alone has the answer
             known["span"] = logit(own_words.verdict.support)
         return [row | known for row in self._known(evidence, [(claim, at) for at in places])]

@@ -206,3 +206,13 @@ def test_without_heads_it_is_the_training_free_verifier(encoder: OnnxEncoder) ->
     assert weighed.readings == []
     assert "reader" not in weighed.features[0]
     assert alone.judge([("Ola Fenn built the Zarnith bridge.", TEXTS[0])])[0].supported
+
+
+def test_a_definition_is_no_span(encoder: OnnxEncoder, heads: Heads) -> None:
+    function = Logistic(30.0, {}, threshold=0.1)  # believes whatever was read
+    judge = with_functions(encoder, heads, span=function)
+    for question, expected in ((QUESTION, True), ("What is Zarnith bridge?", False)):
+        weighed = judge.weigh(question, given_passages(TEXTS, question, encoder))
+        assert (judge.read_answer(weighed) is not None) == expected
+        (row,) = judge.claim_features(weighed, "Ola Fenn", [[0]])
+        assert "span" in row  # what was read still tells of a draft

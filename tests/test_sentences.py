@@ -1,5 +1,7 @@
 """What a question or a claim shares with evidence, on worked examples."""
 
+from dataclasses import replace
+
 import pytest
 
 from ingest.documents import Chunk
@@ -79,6 +81,43 @@ def test_a_heading_is_no_sentence(heading: str) -> None:
     found = ev.sentences_of([passage(f"{heading}\n\nOla Fenn built it.")])
     assert [s.text for s in found] == ["Ola Fenn built it."]
     assert [s.text for s in ev.sentences_of([passage(heading)])] == [heading]
+
+
+def test_what_a_document_calls_itself_is_no_evidence() -> None:
+    title = "The reversal curse and why it matters to all who train"
+    text = f"{title}\n\nIt was found in 2023."
+    headed = replace(passage(text), title=title)
+    assert [s.text for s in ev.sentences_of([headed])] == ["It was found in 2023."]
+    section = replace(passage(text), chunk=replace(passage(text).chunk, heading=f"Book > {title}"))
+    assert [s.text for s in ev.sentences_of([section])] == ["It was found in 2023."]
+    alone = replace(passage(title), title=title)
+    assert [s.text for s in ev.sentences_of([alone])] == [title]  # nothing else is there
+    assert [s.text for s in ev.sentences_of([alone, passage("It is so.")])] == ["It is so."]
+    said = replace(passage("The bridge opened in 1931."), title="The bridge opened in 1931.")
+    assert len(ev.sentences_of([said, passage("It is so.")])) == 2  # a sentence, not a heading
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is catastrophic forgetting?", "what are language models", "What does RLHF mean?",
+        "What's a reward model?", "什么是灾难性遗忘？", "何谓检索增强", "什麼叫幻覺？", "RAG 是什么意思？",
+    ],
+)  # fmt: skip
+def test_questions_for_a_definition(question: str) -> None:
+    assert ev.asks_for_definition(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is the capital of France?", "What is his name?", "What is France's capital?",
+        "What is added to water?", "Who is Ada?", "When was LoRA introduced?",
+        "什么是法国的首都？", "法国的首都是什么？", "什么时候",
+    ],
+)  # fmt: skip
+def test_questions_for_one_fact(question: str) -> None:
+    assert not ev.asks_for_definition(question)
 
 
 def test_a_list_item_is_evidence() -> None:
