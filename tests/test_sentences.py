@@ -101,7 +101,8 @@ def test_what_a_document_calls_itself_is_no_evidence() -> None:
     "question",
     [
         "What is catastrophic forgetting?", "what are language models", "What does RLHF mean?",
-        "What's a reward model?", "什么是灾难性遗忘？", "何谓检索增强", "什麼叫幻覺？", "RAG 是什么意思？",
+        "What's a reward model?", "什么是灾难性遗忘？", "何谓检索增强",
+        "什麼叫幻覺？", "RAG 是什么意思？",
     ],
 )  # fmt: skip
 def test_questions_for_a_definition(question: str) -> None:
