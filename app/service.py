@@ -38,9 +38,10 @@ from app.assembly import (
     build_verifier,
     describe_models,
 )
-from app.settings import Settings
+from app.settings import Settings, folders_of
 from app.turns import Line
 from app.users import LOCAL, NotAllowed, Person, Users
+from app.watching import Watch, Watches
 from ingest.documents import Document
 from ingest.errors import ServiceBusy, StoreBusy, StoreError, UnknownCollection, UsageError
 from ingest.pipeline import OnFile, PipelineOptions, Report, run
@@ -124,6 +125,7 @@ class Service:
             SettingsError: The settings contradict each other.
         """
         self.settings = settings
+        self.folders = folders_of(settings.serve)  # that collections may follow
         self.users = Users(settings.home)
         self._requires_people = False
         self._making = threading.Lock()  # of the collections that are not there yet
@@ -140,6 +142,7 @@ class Service:
         self._lock = threading.Lock()  # of the line above, and of what it holds
         self._ingesting = threading.Lock()  # one ingest at a time keeps memory bounded
         self._ingests = threading.BoundedSemaphore(MOST_INGESTS)  # running and waiting
+        self._watches = Watches()
         self._is_closed = False
         self._cancelled = threading.Event()
 
@@ -375,14 +378,26 @@ class Service:
             StoreError: The collection cannot be written, or another program is writing it.
             ServiceBusy: Too many ingests wait already.
         """
-        pipeline = PipelineOptions(parsers=self.settings.parsing)
         name = self._permitted_or_made(person, collection)
-        with self._turn_to_ingest(), self._using(name) as opened:
+        with self._turn_to_ingest():
+            return self._run(sources, name, on_file)
+
+    def _run(
+        self,
+        sources: Sequence[Source],
+        name: str,
+        on_file: OnFile | None = None,
+        *,
+        prune: bool = False,
+    ) -> Report:
+        """Read sources into a permitted collection, when it is our turn."""
+        pipeline = PipelineOptions(prune=prune, parsers=self.settings.parsing)
+        with self._using(name) as opened, opened.collection.writing():
             store = opened.collection
-            with store.writing():
-                report = run(
-                    sources, store, self.settings.ingest, pipeline=pipeline, on_file=on_file
-                )
+            report = run(sources, store, self.settings.ingest, pipeline=pipeline, on_file=on_file)
+            if report.counts["removed"]:
+                _clear_traces(store)
+            else:
                 _save_index(store)
         return report
 
@@ -436,6 +451,67 @@ class Service:
             with suppress(StoreError, UnknownCollection):  # what was raised above says it all
                 self._drop_unused(paths, place)
 
+    def watch(self, folder: str, *, collection: str | None = None, person: Person = LOCAL) -> None:
+        """Follow a folder from now on: read what is new or changed, forget what is gone.
+
+        It ends with the process, with the collection, and with the person's right to change it.
+
+        Args:
+            folder: One of `folders`, as it is written there.
+            collection: Its name, None for the default one; it is made if need be.
+            person: Who asks.
+
+        Raises:
+            NotAllowed: It is none of these, or the person may read the collection, and no more.
+            UnknownCollection: Somebody else has a collection of that name.
+            ServiceBusy: Too many are followed.
+        """
+        known = self._followable(folder)
+        name = self._permitted_or_made(person, collection)
+        self._watches.start(name, known, lambda: self._read_again(known, name, person))
+
+    def unwatch(
+        self, folder: str, *, collection: str | None = None, person: Person = LOCAL
+    ) -> None:
+        """Follow a folder no more; what was read stays.
+
+        Raises:
+            NotAllowed: There is no such folder, or the person may read the collection, and no more.
+            UnknownCollection: There is no such collection for that person.
+        """
+        name = self._permitted(person, collection, to_change=True)
+        self._watches.stop(name, self._followable(folder))
+
+    def watches(
+        self, collection: str | None = None, *, person: Person = LOCAL
+    ) -> tuple[Watch, ...]:
+        """Return how it stands with each of `folders` in a collection.
+
+        Raises:
+            NotAllowed: The person may read the collection, and no more.
+            UnknownCollection: There is no such collection for that person.
+        """
+        known = self._watches.of(self._permitted(person, collection, to_change=True))
+        return tuple(known.get(folder, Watch(folder)) for folder in self.folders)
+
+    def _followable(self, folder: str) -> Path:
+        """Return one of `folders`: what a stranger sends chooses, and never becomes a path."""
+        for known in self.folders:
+            if str(known) == folder:
+                return known
+        raise NotAllowed("that folder may not be followed; choose one that the page offers")
+
+    def _read_again(self, folder: Path, name: str, person: Person) -> Report:
+        """Read a followed folder, if the person may still change the collection."""
+        self._permitted(person, name, to_change=True)
+        # Not `_turn_to_ingest`: its few places are for those who wait before a page.
+        if not self._ingesting.acquire(timeout=HEARTBEAT):
+            raise ServiceBusy("another ingest is running; wait until it is done")
+        try:
+            return self._run([folder], name, prune=True)
+        finally:
+            self._ingesting.release()
+
     def uploads(self, collection: str | None = None) -> Path:
         """Return the folder that keeps a collection's uploaded files; it need not exist."""
         name = checked_name(collection or self.settings.collection)
@@ -470,6 +546,7 @@ class Service:
             StoreError: It cannot be removed, or a program is writing it.
         """
         name = self._permitted(person, collection, to_change=True)
+        self._watches.forget(name)  # first: nothing of it may go to the next one of that name
         delete_collection(self.settings.home, name)
         self.users.forget(name)
         shutil.rmtree(self.uploads(name), ignore_errors=True)
@@ -548,11 +625,13 @@ class Service:
         """Drain, cancel the answers that take too long, and let go of everything.
 
         Args:
-            patience: Seconds that running answers may take, and then their cancelling.
+            patience: Seconds that running answers may take, then their cancelling, and then what
+                is being read of followed folders.
         """
         if not self.drain(patience):
             self._cancelled.set()
             self._line.wait_until_left(patience)
+        self._watches.close(patience)
         with self._lock:
             if self._is_closed:
                 return

@@ -87,6 +87,7 @@ class ServeSettings:
     upload_bytes: int = 209_715_200  # largest body of an upload
     upload_seconds: float = 300.0  # longest time that a request's body may take to arrive
     sources: bool = False  # let POST /api/ingest read paths of this machine, and web pages
+    folders: str = ""  # that owners may let a collection follow on the page; several as in PATH
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,16 @@ def range_text(name: str) -> str:
         return ""
     low, high = RANGES[name]
     return f"{low} or more" if high == math.inf else f"{low} to {high}"
+
+
+def folders_of(settings: ServeSettings) -> tuple[Path, ...]:
+    """Return the folders that a collection may follow on the page, in full.
+
+    Raises:
+        SettingsError: One starts with the home of a user who is not known here.
+    """
+    parts = (part.strip() for part in settings.folders.split(os.pathsep))
+    return tuple(dict.fromkeys(_expanded(Path(part)).absolute() for part in parts if part))
 
 
 def _path(text: str | None) -> Path | None:
