@@ -75,7 +75,7 @@ def meaning(name: str) -> str:
 
 
 def comments(kind: type) -> dict[str, str]:
-    """Return the comment on each line that declares a field of a dataclass, by field name."""
+    """Return the comment beside each field of a dataclass, by field name; the last one counts."""
     source = Path(inspect.getfile(kind)).read_text("utf-8")
     by_line = {
         token.start[0]: token.string.lstrip("# ")
@@ -83,12 +83,13 @@ def comments(kind: type) -> dict[str, str]:
         if token.type == tokenize.COMMENT
     }
     return {
-        field.target.id: by_line[field.end_lineno or field.lineno]
+        field.target.id: by_line[line]
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__
         for field in node.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if (field.end_lineno or field.lineno) in by_line
+        for line in range(field.lineno, (field.end_lineno or field.lineno) + 1)
+        if line in by_line
     }
 
 

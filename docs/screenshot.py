@@ -1,60 +1,168 @@
-"""Photograph a running chat after one question, for the picture in README.md.
+"""Photograph a running page, for the pictures in README.md and the guides.
 
-    tether chat &
-    python -m docs.screenshot chat.png --question "What is catastrophic forgetting?"
+    make chat &
+    python -m docs.screenshot                  # all of VIEWS, into docs/
+    python -m docs.screenshot chat phone       # only these
 
-Needs Debian's chromium. Knows the page only as a reader does: a box to type in, an answer to wait
-for. It starts no chat.
+Needs Debian's chromium. Knows the page only as a reader does: tabs to choose, boxes to type in,
+answers to wait for. It starts no chat; "lab" needs a run with a report, and "compare" and "lens"
+take minutes on a slow machine.
 """
 
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Locator, Page
 
-WIDTH, HEIGHT = 1280, 800  # pixels of the picture
-PATIENCE = 120_000  # milliseconds for the page, and again for the answer
+DOCS = Path(__file__).resolve().parent
+PATIENCE = 600_000  # milliseconds for each thing that is waited for
 
 
-def photograph(browser: "Browser", url: str, question: str, picture: Path) -> None:
-    """Ask a chat one question in a fresh page and save what the reader sees as a PNG.
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a picture shows."""
+
+    question: str = ""
+    before: tuple[str, ...] = ()  # questions of the chat that are asked first
+    tab: str = "chat"
+    width: int = 1280  # pixels
+    height: int = 800
+    locale: str = "en-US"
+    colours: Literal["light", "dark"] = "light"
+
+
+VIEWS: Mapping[str, View] = {
+    "chat": View(
+        "In which year was the transformer introduced?",
+        before=("Who wrote the first novel about a lighthouse?",),
+    ),
+    "phone": View("什么是灾难性遗忘？", width=390, height=844, locale="zh-CN", colours="dark"),
+    "documents": View(tab="documents", height=640),
+    "compare": View("In which year was the transformer introduced?", tab="compare"),
+    "lens": View(tab="lens", height=900, locale="zh-CN"),
+    "lab": View(tab="lab", height=900, colours="dark"),
+}
+
+
+def photograph(
+    browser: "Browser", url: str, question: str, picture: Path, view: View | None = None
+) -> None:
+    """Bring a fresh page to a view and save what the reader sees as a PNG.
+
+    Args:
+        browser: Opens the page.
+        url: Of the page.
+        question: Asked in the view's tab; a tab that asks nothing heeds none.
+        picture: The file to write.
+        view: The tab and the size; by default the chat.
 
     Raises:
-        click.ClickException: The chat answered with an error.
-        playwright.sync_api.Error: No chat answers at `url`, or not in time.
+        click.ClickException: The page showed an error.
+        playwright.sync_api.Error: No page answers at `url`, or not in time.
     """
+    view = view or View()
     context = browser.new_context(
-        viewport={"width": WIDTH, "height": HEIGHT}, locale="en-US", reduced_motion="reduce"
+        viewport={"width": view.width, "height": view.height},
+        locale=view.locale,
+        color_scheme=view.colours,
+        reduced_motion="reduce",
     )
     try:
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.goto(url)
-        box = page.locator("#tether-question textarea")
-        box.fill(question)
-        box.press("Enter")
-        page.locator(".tether-answer, .tether-error").wait_for()
-        error = page.locator(".tether-error")
-        if error.count():
-            raise click.ClickException(error.inner_text())
-        cited = page.locator("#tether-evidence mark")
-        if cited.count():
-            cited.first.scroll_into_view_if_needed()
+        page.locator("#tether-list .tether-nothing, #tether-list ul").wait_for()  # it speaks
+        for asked in (*view.before, question):
+            _TABS[view.tab](page, asked)
         page.screenshot(path=picture, animations="disabled")
     finally:
         context.close()
 
 
+def _chat(page: "Page", question: str) -> None:
+    """Ask, and bring the cited words into sight."""
+    shown = page.locator(".tether-answer, .tether-error")
+    count = shown.count()
+    box = page.locator("#tether-question textarea")
+    box.fill(question)
+    box.press("Enter")
+    shown.nth(count).wait_for()
+    _refuse_errors(page.locator("#tether-chat"))
+    cited = page.locator("#tether-evidence mark")
+    if cited.count() and cited.first.is_visible():
+        cited.first.scroll_into_view_if_needed()
+        shown.last.scroll_into_view_if_needed()  # both are in one column on a phone
+
+
+def _documents(page: "Page", _: str) -> None:
+    """Show the first document of the list."""
+    _choose(page, "documents")
+    page.locator("#tether-documents [data-action=preview]").first.click()
+    page.locator("#tether-preview section").wait_for()
+
+
+def _compare(page: "Page", question: str) -> None:
+    """Wait until every column has its answer."""
+    _choose(page, "compare")
+    page.locator("#tether-compare-question textarea").fill(question)
+    page.locator("#tether-compare-go").click()
+    page.locator("#tether-compare-stop").wait_for()
+    page.locator("#tether-compare-go").wait_for()
+    _refuse_errors(page.locator("#tether-tab-compare"))
+
+
+def _lens(page: "Page", _: str) -> None:
+    """Look at the example that the tab begins with."""
+    _choose(page, "lens")
+    page.locator("#tether-lens-look").click()
+    page.locator("#tether-lens-stop").wait_for()
+    page.locator("#tether-lens-look").wait_for()
+    _refuse_errors(page.locator("#tether-tab-lens"))
+
+
+def _lab(page: "Page", _: str) -> None:
+    """Open the newest report."""
+    _choose(page, "lab")
+    page.locator("#tether-lab-runs [data-action=open]").first.click()
+    page.locator("#tether-lab-report iframe").wait_for()
+
+
+_TABS: Mapping[str, Callable[["Page", str], None]] = {
+    "chat": _chat,
+    "documents": _documents,
+    "compare": _compare,
+    "lens": _lens,
+    "lab": _lab,
+}
+
+
+def _choose(page: "Page", tab: str) -> None:
+    page.locator(f"#tether-tab-{tab}-button").click()
+
+
+def _refuse_errors(shown: "Locator") -> None:
+    error = shown.locator(".tether-error")
+    if error.count():
+        raise click.ClickException(error.first.inner_text())
+
+
 @click.command()
-@click.argument("picture", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--url", default="http://127.0.0.1:7860", show_default=True, help="The chat's page.")
-@click.option("--question", default="What is catastrophic forgetting?", show_default=True)
-def main(picture: Path, url: str, question: str) -> None:
-    """Ask the running chat a question and save a picture of the page as PICTURE."""
+@click.argument("views", nargs=-1, type=click.Choice(list(VIEWS)))
+@click.option("--url", default="http://127.0.0.1:7860", show_default=True, help="The page.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    default=DOCS,
+    help="Folder of the pictures (default: docs/).",
+)
+def main(views: tuple[str, ...], url: str, out: Path) -> None:
+    """Save VIEWS of the running page as pictures, each as NAME.png."""
     from playwright.sync_api import Error, sync_playwright
 
     chromium = shutil.which("chromium")
@@ -63,10 +171,13 @@ def main(picture: Path, url: str, question: str) -> None:
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            photograph(browser, url, question, picture)
+            for name in views or VIEWS:
+                view = VIEWS[name]
+                photograph(browser, url, view.question, out / f"{name}.png", view)
+                click.echo(out / f"{name}.png")
     except Error as error:
         reason = error.message.splitlines()[0]
-        raise click.ClickException(f"{reason}; start the chat first: tether chat") from error
+        raise click.ClickException(f"{reason}; start the chat first: make chat") from error
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ HEAVY = {
 }
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _VARIABLE = re.compile(r"\bTETHER_[A-Z][A-Z_]*[A-Z]\b")
+_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")  # in running text
+# An entry of the log is of its day; all other pages speak of what there is now.
+LIVING = [page for page in PAGES if page.name != "log.md"]
 
 
 def fences(page: Path, language: str) -> list[tuple[str, str]]:
@@ -71,6 +74,50 @@ def parse(arguments: list[str]) -> dict[str, Any]:
         command = cli.commands[rest[0]]
         command.make_context(rest[0], rest[1:], parent=context)
     return dict(options)
+
+
+def commands(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield a command and all below it, with the words after `tether`."""
+    yield name, command
+    if isinstance(command, click.Group):
+        for word, inner in command.commands.items():
+            yield from commands(inner, f"{name} {word}".strip())
+
+
+KNOWN = dict(commands(cli))
+OPTIONS = {flag for command in KNOWN.values() for one in command.params for flag in one.opts}
+OPTIONS |= {"--help", "--version"}
+
+
+@pytest.mark.parametrize("page", LIVING, ids=lambda page: page.name)
+def test_every_command_and_option_that_prose_names_exists(page: Path) -> None:
+    for code in _CODE.findall(page.read_text("utf-8")):
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)) <= OPTIONS, code
+        if (named := re.match(r"tether ((?:[a-z-]+ ?)+)", code)) and "--" not in named[1]:
+            first, *rest = named[1].split()
+            assert first in KNOWN, code
+            if rest and isinstance(KNOWN[first], click.Group):
+                assert f"{first} {rest[0]}" in KNOWN, code
+
+
+@pytest.mark.parametrize("page", LIVING, ids=lambda page: page.name)
+def test_every_setting_that_prose_names_exists(page: Path) -> None:
+    sections = "|".join({name.partition(".")[0] for name in setting_names() if "." in name})
+    for code in _CODE.findall(page.read_text("utf-8")):
+        for name in re.findall(rf"(?<![\w./])(?:{sections})\.[a-z_]+", code):
+            is_module = (ROOT / f"{name.replace('.', '/')}.py").exists()
+            assert name in setting_names() or is_module, code
+
+
+@pytest.mark.parametrize("page", LIVING, ids=lambda page: page.name)
+def test_every_source_file_that_prose_names_exists(page: Path) -> None:
+    folders = ("ingest", "retrieval", "model", "eval", "app", "benchmarks", "tests", "docs")
+    files = [f"/{path.relative_to(ROOT)}" for f in folders for path in (ROOT / f).rglob("*.py")]
+    for code in _CODE.findall(page.read_text("utf-8")):
+        if re.fullmatch(r"[\w/]+\.py", code) and page.name in ("architecture.md", "python.md"):
+            assert any(file.endswith(f"/{code}") for file in files), code
+        elif code.startswith(tuple(f"{folder}/" for folder in folders)):
+            assert (ROOT / code).exists(), code
 
 
 def test_generated_blocks_are_fresh() -> None:
@@ -124,6 +171,7 @@ def test_meanings_come_from_the_comments_in_the_source() -> None:
     assert comments(Settings)["home"] == "the one data root"
     assert "ingest" not in comments(Settings)
     assert meaning("generator.style").endswith("; `auto`, `completion`, `chat`")
+    assert meaning("generator.backend").startswith("none: quote only; ")  # on a line of its own
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
