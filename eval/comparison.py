@@ -265,7 +265,8 @@ def _findings_table(comparison: Comparison) -> list[str]:
     ]
     return [
         *_table(header, rows), "",
-        "Difference: the second minus the first, on the cases that both have; left out: cases with"
+        "A row is over all sets and languages of an arm together."
+        " Difference: the second minus the first, on the cases that both have; left out: cases with"
         " this score on one side alone. Brackets: 95% intervals by a bootstrap over clusters. Real:"
         f" p, corrected for {len(rows)} comparison{'s' * (len(rows) > 1)}, is at most {ALPHA}.",
     ]  # fmt: skip

@@ -110,6 +110,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 yield number, json.loads(line)
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no file {path}: {_REMEDY}") from error
     except (OSError, EOFError, ValueError) as error:
         raise UsageError(f"{path} is not gzip JSONL ({error}): fetch the file again.") from error
 

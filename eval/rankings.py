@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.datasets import read_rows
+from eval.datasets import fields_of, read_rows
 from ingest.documents import content_id
 from ingest.errors import UsageError
 from ingest.languages import simplified
@@ -79,7 +79,9 @@ def load_ranking_sets(names: Iterable[str], data: Path) -> Iterator[RankingSet]:
         if name not in RANKING_SETS:
             known = ", ".join(RANKING_SETS)
             raise UsageError(f"There is no retrieval set {name!r}; choose from: {known}.")
-        yield from RANKING_SETS[name](name, data)
+        with fields_of(f"The retrieval set {name!r}"):
+            sets = list(RANKING_SETS[name](name, data))
+        yield from sets
 
 
 def _from_paragraphs(name: str, data: Path) -> Iterator[RankingSet]:
@@ -112,6 +114,7 @@ def _from_candidates(name: str, data: Path) -> Iterator[RankingSet]:
     queries = tuple(
         Query(row["id"], row["question"], frozenset(map(content_id, row["positive"])), row["id"])
         for row in rows
+        if row["positive"]  # else there is nothing to be found
     )
     yield RankingSet(name, texts, queries, "other questions' texts are taken as irrelevant")
 

@@ -99,7 +99,8 @@ def bootstrap(
     """Return any statistic of rows with a percentile bootstrap over whole clusters.
 
     For what is no mean of rows (an area under a curve, a calibration error). Resamples for which
-    the statistic is NaN, such as those that lack a label, are left out.
+    the statistic is NaN, such as those that lack a label, are left out; where it is NaN of the rows
+    themselves, there was nothing to observe.
 
     Args:
         statistic: Maps the places of rows, shape (m,), repeats included, to a number.
@@ -108,13 +109,13 @@ def bootstrap(
         resamples: Number of bootstrap resamples.
     """
     count = len(clusters)
-    if not count:
+    value = statistic(np.arange(count)) if count else math.nan
+    if math.isnan(value):
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
     members: dict[Hashable, list[int]] = {}
     for place, cluster in enumerate(clusters):
         members.setdefault(cluster, []).append(place)
     groups = [np.array(places, dtype=np.intp) for places in members.values()]
-    value = statistic(np.arange(count))
     if len(groups) == 1:
         return Estimate(value, math.nan, math.nan, count, 1)
     generator = np.random.default_rng(seed)

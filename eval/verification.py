@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.datasets import read_rows
+from eval.datasets import fields_of, read_rows
 from ingest.errors import UsageError
 from ingest.languages import split_sentences
 
@@ -93,12 +93,10 @@ def load(name: str, part: Part, data: Path) -> list[LabelledPair]:
     path = data / found.files[part]
     if not path.is_file():
         raise UsageError(f"The set {name!r} needs the file {path}: give its folder with --data.")
-    rows = [(f"{path}:{line}", row) for line, row in read_rows(path)]
-    try:
-        groups = connected([list(_keys(row)) for _, row in rows])
-        pairs = [_pair(row, group) for (_, row), group in zip(rows, groups, strict=True)]
-    except KeyError as error:
-        raise UsageError(f"{path} lacks the field {error}: fetch the file again.") from error
+    rows = [row for _, row in read_rows(path)]
+    with fields_of(str(path)):
+        groups = connected([list(_keys(row)) for row in rows])
+        pairs = [_pair(row, group) for row, group in zip(rows, groups, strict=True)]
     return [pair for pair in pairs if not found.is_split or part_of(pair.group) == part]
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,9 @@ def test_missing_data_name_the_file_and_the_remedy(
 ) -> None:
     with pytest.raises(UsageError, match=r"xquad\.dev\.jsonl\.gz.*--data PATH or TETHER_DATA"):
         load("xquad", tmp_path)
+    for make in (hotpot_cases, partial(rgb_cases, "en_fact", noise=0.0)):
+        with pytest.raises(UsageError, match=r"no file .*jsonl\.gz.*--data PATH or TETHER_DATA"):
+            make(data=tmp_path)
     with pytest.raises(UsageError, match="choose from: xquad"):
         load("nosuch", tmp_path)
     with pytest.raises(UsageError, match=r"no folder.*--data"):

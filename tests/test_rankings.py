@@ -78,7 +78,8 @@ def test_unanswerable_questions_have_no_relevant_text(tmp_path: Path) -> None:
 
 def test_candidates_and_judgements(tmp_path: Path) -> None:
     row = {"id": "1", "lang": "en", "question": "?", "positive": ["p"], "negative": ["n"]}
-    write(tmp_path / "hotpotqa" / "hotpotqa.dev.jsonl.gz", [row])
+    bare = row | {"id": "2", "positive": []}
+    write(tmp_path / "hotpotqa" / "hotpotqa.dev.jsonl.gz", [row, bare])
     folder = tmp_path / "cranfield"
     write(folder / "corpus.jsonl.gz", [{"id": "7", "title": "t", "text": "w"}])
     judged = {"id": "q", "question": "?", "relevant": {"7": 1, "8": 1}}
@@ -86,11 +87,16 @@ def test_candidates_and_judgements(tmp_path: Path) -> None:
     write(folder / "queries.dev.jsonl.gz", [judged, missing])
     pairs, corpus = load_ranking_sets(["hotpotqa", "cranfield"], tmp_path)
     assert set(pairs.texts.values()) == {"p", "n"}
-    assert pairs.queries[0].relevant == {content_id("p")}
+    assert [query.relevant for query in pairs.queries] == [{content_id("p")}]
     assert corpus.texts == {content_id("t\nw"): "t\nw"}
     assert [query.id for query in corpus.queries] == ["q"]  # what is not there cannot be found
 
 
-def test_unknown_sets_are_named(tmp_path: Path) -> None:
+def test_sets_that_are_unknown_missing_or_damaged_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="choose from: xquad"):
         list(load_ranking_sets(["xqad"], tmp_path))
+    with pytest.raises(UsageError, match=r"no file .*corpus\.jsonl\.gz.*--data PATH"):
+        list(load_ranking_sets(["cranfield"], tmp_path))
+    write(tmp_path / "xquad" / "xquad.dev.jsonl.gz", [{"id": "1", "lang": "en", "question": "?"}])
+    with pytest.raises(UsageError, match="'xquad' lacks the field 'context': fetch the file again"):
+        list(load_ranking_sets(["xquad"], tmp_path))
