@@ -18,6 +18,8 @@ from ingest.documents import Chunk, Document, Section, chunk_id
 from ingest.errors import SettingsError
 from ingest.languages import split_sentences
 
+_WINDOW = 20_000  # characters counted at a time: tokens of a line of 200 MB would fill the memory
+
 CountTokens = Callable[[str], int]
 
 # Where a sentence that is too long may be cut, best place first.
@@ -105,10 +107,29 @@ def _pieces(
     before = start
     for first, last in split_sentences(text[start:end]):
         opens = text.count("\n", before, start + first) > 1
-        for piece in _cut(text, start + first, start + last, count_tokens, limit):
-            yield replace(piece, opens=opens)
-            opens = False
+        for window in _windows(text, start + first, start + last):
+            for piece in _cut(text, *window, count_tokens, limit):
+                yield replace(piece, opens=opens)
+                opens = False
         before = start + last
+
+
+def _windows(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield a sentence whole, or in parts that end at a space, if there is one."""
+    while start < end:
+        stop = end
+        if end - start > _WINDOW:
+            stop = text.rfind(" ", start, start + _WINDOW) + 1 or start + _WINDOW
+        yield from _trimmed(text, start, stop)
+        start = stop
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield a span without the spaces around it, unless it holds nothing else."""
+    part = text[start:end]
+    if stripped := part.strip():
+        start += len(part) - len(part.lstrip())
+        yield start, start + len(stripped)
 
 
 def _cut(
@@ -124,10 +145,9 @@ def _cut(
     # per part and not once per separator.
     parts = max(2, math.ceil(tokens / (0.9 * limit)))
     for part in _separate(sentence, math.ceil(len(sentence) / parts)):
-        offset = start + len(part) - len(part.lstrip())
+        for span in _trimmed(text, start, start + len(part)):
+            yield from _cut(text, *span, count_tokens, limit)
         start += len(part)
-        if stripped := part.strip():
-            yield from _cut(text, offset, offset + len(stripped), count_tokens, limit)
 
 
 def _separate(sentence: str, size: int) -> list[str]:

@@ -78,7 +78,8 @@ def decode(uri: str, data: bytes, declared: str | None = None) -> tuple[str, str
     """
     is_hollow = len(_HOLE) * data.count(_HOLE) > len(data) / 10
     text, encoding = (None, "") if is_hollow else _decode(data, declared)
-    if text is None or _is_binary(text) or (data and not text):
+    is_blank = not data or any(data == mark for mark, _ in _BYTE_ORDER_MARKS)
+    if text is None or _is_binary(text) or (not text and not is_blank):
         raise SourceError(f"{uri}: the text encoding is unknown; save the file as UTF-8")
     return clean(text), encoding
 

@@ -6,6 +6,7 @@
     │   ├── QuestionError           the question is empty or far too long
     │   └── UnknownCollection       no collection of that name
     ├── SourceError                 one file cannot be ingested; the others go on
+    │   └── EmptySource             it can be read, and holds no text
     ├── StoreError                  the store cannot be read or written
     │   ├── DamagedStore            SQLite itself is damaged
     │   ├── EncoderMismatch         the collection was built with another encoder
@@ -46,6 +47,10 @@ class UnknownCollection(UsageError):
 
 class SourceError(TetherError):
     """One source cannot be ingested; the pipeline reports it and goes on."""
+
+
+class EmptySource(SourceError):
+    """A source can be read and holds no text, so nothing that it held before stands in it."""
 
 
 class StoreError(TetherError):

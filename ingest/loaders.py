@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 from ingest import archives, books, code, mail, markup, ocr, office, pdf, tables
 from ingest.archives import Budget, BudgetSpent, Member, Wanted
 from ingest.documents import TITLE_FROM_NAME, Document, content_id
-from ingest.errors import SourceError
+from ingest.errors import EmptySource, SourceError
 from ingest.languages import detect_language
 from ingest.parsed import REMOVED, Parser, one_line
 
-LOADER_VERSION = 3  # raise it when the same bytes would give another Document
+LOADER_VERSION = 4  # raise it when the same bytes would give another Document
 MAX_BYTES = archives.MAX_MEMBER_BYTES  # per file, and per entry of an archive
 
 FORMATS: dict[str, tuple[str, Parser]] = {  # suffix to media type and parser
@@ -75,13 +75,13 @@ def load_entry(entry: Entry) -> Document:
     """Return the document in an entry, by the suffix of its name.
 
     Raises:
-        SourceError: The entry is of no supported format, corrupt, protected by a password, or
-            holds no text.
+        EmptySource: The entry holds no text.
+        SourceError: It is of no supported format, corrupt, or protected by a password.
     """
     media_type, parse = _format_of(entry.uri, entry.name, entry.data)
     parsed = parse(entry.uri, entry.data)
     if not parsed.text.strip():
-        raise SourceError(f"{entry.uri}: holds no text; check the file or leave it out")
+        raise EmptySource(f"{entry.uri}: holds no text; check the file or leave it out")
     title = one_line(parsed.title)
     return Document(
         id=content_id(parsed.text),

@@ -56,7 +56,10 @@ def parse_markdown(uri: str, data: bytes) -> Parsed:
 
 # --- HTML ----------------------------------------------------------------------------------------
 
-_DROPPED = frozenset("head script style noscript nav template svg iframe select button".split())
+_DROPPED = frozenset(
+    "head title script style noscript nav template svg iframe canvas audio video select datalist "
+    "textarea button".split()
+)
 _BLOCK_TAGS = frozenset(
     "address article aside blockquote body caption center dd details div dl dt fieldset figcaption "
     "figure footer form header hr html li main ol p pre section summary table tbody td tfoot th "
@@ -121,6 +124,7 @@ def _is_unseen(tag: "Tag") -> bool:
         return tag.find_parent(["article", "main"]) is None
     return (
         tag.name in _DROPPED
+        or (tag.name == "dialog" and not tag.has_attr("open"))
         or tag.has_attr("hidden")
         or tag.get("aria-hidden") == "true"
         or _HIDING_STYLE.search(str(tag.get("style", ""))) is not None

@@ -365,9 +365,18 @@ def _shown(value: Any, number_format: str) -> str:  # noqa: ANN401 - what a cell
         return value.date().isoformat() if at_midnight else value.isoformat(" ", "seconds")
     if isinstance(value, datetime.time):
         return value.isoformat("seconds")
+    if isinstance(value, datetime.timedelta):
+        return _duration(value)
     if isinstance(value, int | float):
         return _number(value, number_format)
     return "" if value is None else cell_text(str(value).replace("_x000D_", " "))
+
+
+def _duration(value: datetime.timedelta) -> str:
+    """Return hours, minutes and seconds as Excel counts them up: "26:05:00", no days."""
+    seconds = round(value.total_seconds())
+    minutes, rest = divmod(abs(seconds), 60)
+    return f"{'-' if seconds < 0 else ''}{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _number(value: float, number_format: str) -> str:

@@ -82,7 +82,10 @@ class Sink(Protocol):
         ...
 
     def file_hash(self, uri: str) -> str | None:
-        """Return the hash given with the last `add_all` under this uri, None if there was none."""
+        """Return the hash given with the last `add_all` under this uri, None if there was none.
+
+        It is "" where the text that stood for this source's own (a "duplicate") has gone since.
+        """
         ...
 
     def add_all(self, items: Sequence[Item]) -> Sequence[Kept]:
@@ -123,7 +126,7 @@ class FileOutcome:
     status: Status
     chunks: int = 0  # chunks of the document, where it is "added", "updated" or "moved"
     embedded: int = 0  # of these, how many had to be embedded
-    message: str = ""  # one line: why it "failed", or what the text is similar to
+    message: str = ""  # one line: why it "failed" or was "removed", or what the text is similar to
 
 
 # Outcome, files done, files in all as far as known: an archive counts as one until it is open.
@@ -179,8 +182,8 @@ def run(
         options: Sizes of the chunks; changing them ingests all files again.
         pipeline: Processes, batches, pruning.
         web: What may be fetched.
-        on_file: Called once for each outcome when it is final and durable, with the files done
-            and the files in all.
+        on_file: Called for each outcome when it is durable, with the files done and the files in
+            all; again for a file that had to be read again, when what stood for its text had gone.
 
     Raises:
         StoreError: The sink cannot store.
@@ -189,9 +192,10 @@ def run(
     expansion = expand(sources, web, may_be_empty=pipeline.prune)
     with Parsers(pipeline.parsers) as parsers:
         ingest = _Run(sink, options, pipeline, web, _Ledger(len(expansion.found), on_file))
-        ingest.take(expansion.found, parsers)
-    if pipeline.prune:
-        ingest.prune(expansion)
+        ingest.take(list(enumerate(expansion.found)), parsers)
+        if pipeline.prune:
+            ingest.prune(expansion)
+        ingest.take(ingest.bereft(expansion.found), parsers)
     return ingest.ledger.report()
 
 
@@ -200,6 +204,7 @@ def recipe_of(options: ChunkingOptions) -> str:
     return f"loader {LOADER_VERSION}, chunks {options.max_tokens}/{options.overlap_tokens}"
 
 
+_EMPTIED = "holds no text any more"
 _Slot = tuple[int, int]  # where an outcome stands: number of the source, number within it
 
 
@@ -219,6 +224,13 @@ class _Ledger:
         self._outcomes[slot] = outcome
         if self._on_file is not None:
             self._on_file(outcome, len(self._outcomes), self._total)
+
+    def has_replaced(self) -> bool:
+        """Whether a source no longer holds what it held before the run."""
+        return any(
+            outcome.status not in ("added", "unchanged", "failed")
+            for outcome in self._outcomes.values()
+        )
 
     def report(self) -> Report:
         return Report(tuple(self._outcomes[slot] for slot in sorted(self._outcomes)))
@@ -261,9 +273,9 @@ class _Run:
         self._inside: dict[str, set[str]] = {}  # uris found in each container that was opened
         self._unsure: set[str] = set()  # containers with members that could not be listed
 
-    def take(self, found: Sequence[Found], parsers: Parsers) -> None:
-        """Bring all sources to their outcomes."""
-        for number, source in enumerate(found):
+    def take(self, numbered: Sequence[tuple[int, Found]], parsers: Parsers) -> None:
+        """Bring sources, each under its number, to their outcomes."""
+        for number, source in numbered:
             job = self._prepare(source)
             if isinstance(job, FileOutcome):
                 self.ledger.settle((number, 0), job)
@@ -286,6 +298,22 @@ class _Run:
                 self.ledger.expect(1)
                 self.ledger.settle((number, 0), FileOutcome(uri, "removed"))
                 number += 1
+
+    def bereft(self, found: Sequence[Found]) -> list[tuple[int, Found]]:
+        """Return the numbered files whose text was kept as another's, if that has gone since.
+
+        What the other one said would else answer in their name until the next run. Members of
+        containers wait for it.
+        """
+        if not self.ledger.has_replaced():
+            return []
+        uris = {uri for uri in self._sink.uris() if self._sink.file_hash(uri) == ""}
+        return [
+            (number, source)
+            for number, source in enumerate(found)
+            if uris and isinstance(source, Path) and not is_container(source.name)
+            if Path(os.path.abspath(source)).as_posix() in uris
+        ]
 
     def _is_pruned(self, uri: str, listed: Sequence[str]) -> bool:
         path = local_path(uri)
@@ -379,7 +407,9 @@ class _Run:
             self._inside.setdefault(job.uri, set()).add(parsed.uri)
             if parsed.message and parsed.uri == job.uri:
                 self._unsure.add(job.uri)
-        if parsed.message:
+        if parsed.is_empty and self._sink.remove(parsed.uri):
+            self.ledger.settle(slot, FileOutcome(parsed.uri, "removed", message=_EMPTIED))
+        elif parsed.message:
             self.ledger.settle(slot, _failure(parsed.uri, parsed.message))
         elif parsed.document is None:
             self.ledger.settle(slot, FileOutcome(parsed.uri, "unchanged"))

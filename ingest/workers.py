@@ -26,7 +26,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ingest.documents import Document
-from ingest.errors import SourceError
+from ingest.errors import EmptySource, SourceError
 from ingest.loaders import Entry, load_entry, read_entry, unpack
 from ingest.sources import is_container, printable
 from ingest.web import Fetched
@@ -75,6 +75,7 @@ class Parsed:
     file_hash: str = ""
     document: Document | None = None
     message: str = ""
+    is_empty: bool = False  # it failed for holding no text: nothing it held before stands in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,8 @@ def _parse_entry(entry: Entry | Fetched | SourceError, job: Job) -> Parsed:
     try:
         document = load_page(entry) if isinstance(entry, Fetched) else load_entry(entry)
     except Exception as error:  # parsers meet hostile files; the others must go on
-        return Parsed(uri, message=_reason(uri, error))
+        is_empty = isinstance(error, EmptySource)
+        return Parsed(uri, message=_reason(uri, error), is_empty=is_empty)
     return Parsed(uri, version, document)
 
 

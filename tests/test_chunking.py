@@ -86,6 +86,23 @@ def test_each_sentence_is_counted_once() -> None:
     assert counted == ["One two."] * 500
 
 
+@pytest.mark.parametrize("word", ["word ", "字"])
+def test_a_line_without_end_is_counted_in_parts(word: str) -> None:
+    longest = 0
+
+    def counting(text: str) -> int:
+        nonlocal longest
+        longest = max(longest, len(text))
+        return count_tokens(text)
+
+    text = (word * 60_000)[:60_000].strip()
+    chunks = split(document_of(text), counting, ChunkingOptions(max_tokens=200))
+    assert longest <= 20_000  # tokens of 8 MB took 1.4 GB
+    assert " ".join(texts(chunks)).replace(" ", "") == text.replace(" ", "")
+    assert all(chunk.text == text[chunk.start : chunk.end].strip() for chunk in chunks)
+    assert not any(chunk.text.startswith("ord") for chunk in chunks)
+
+
 def test_blank_text_has_no_chunks() -> None:
     assert split(document_of(" \n\t\n "), count_tokens, ChunkingOptions()) == []
 

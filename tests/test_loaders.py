@@ -143,6 +143,7 @@ wrapped.<br>Second line.</p>
 <h2>Data</h2>
 <table><tr><th>Name</th><th>Size</th></tr><tr><td><p>a</p><p>b</p></td><td>3</td></tr></table>
 <p hidden>unseen</p><div style="display: none">unseen</div><!-- unseen --><script>unseen()</script>
+<dialog>unseen<title>unseen</title></dialog><textarea>unseen</textarea><video>unseen</video>
 <pre>x = 1
 y = 2</pre></article><footer>Imprint</footer></body></html>"""
 
@@ -335,6 +336,7 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "empty.txt").touch()
     (tmp_path / "blank.md").write_text(" \n\n")
+    (tmp_path / "mark.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "film").write_bytes(b"text")
     (tmp_path / "zero.txt").symlink_to("/dev/zero")
     large = tmp_path / "large.txt"
@@ -346,6 +348,7 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "zero.txt": "not a regular file",
         "empty.txt": "holds no text",
         "blank.md": "holds no text",
+        "mark.txt": "holds no text",
         "large.txt": "larger than 200 MB; split",
         "missing.txt": "does not exist; check",
         "film.mp4": "unsupported format .mp4; convert it to one of .txt .md",

@@ -146,9 +146,10 @@ def test_xlsx_sheets_places_and_values() -> None:
     book.properties.title = "台账"
     sales = book.active
     sales.title = "销售 2024"
-    sales.append(["Date", "Product", "Price", "Share", "Paid", "Sum", "Time"])
+    sales.append(["Date", "Product", "Price", "Share", "Paid", "Sum", "Time", "Took"])
     day = datetime.datetime(2024, 3, 5)
     sales.append([day, "苹果", 12.000000001, 0.125, True, 0.1 + 0.2, day.replace(hour=9)])
+    sales["H2"] = datetime.timedelta(days=1, hours=2, minutes=5)
     sales.append([day, "Pear", 1234.5, 0.5, False, 10**15, datetime.time(8, 30)])
     for row in sales["C2:D3"]:
         row[0].number_format, row[1].number_format = "#,##0.00", "0.0%"
@@ -157,9 +158,9 @@ def test_xlsx_sheets_places_and_values() -> None:
     parsed = parse(".xlsx", saved(book))
     assert parsed.text.split("\n\n") == [
         "销售 2024",
-        "Date | Product | Price | Share | Paid | Sum | Time\n"
+        "Date | Product | Price | Share | Paid | Sum | Time | Took\n"
         "Date: 2024-03-05 | Product: 苹果 | Price: 12.00 | Share: 12.5% | Paid: TRUE | Sum: 0.3 | "
-        "Time: 2024-03-05 09:00:00\n"
+        "Time: 2024-03-05 09:00:00 | Took: 26:05:00\n"
         "Date: 2024-03-05 | Product: Pear | Price: 1234.50 | Share: 50.0% | Paid: FALSE | "
         "Sum: 1000000000000000 | Time: 08:30:00",
         "Notes",

@@ -271,6 +271,20 @@ def test_prune_forgets_what_is_gone_below_the_roots_and_nothing_else(tmp_path: P
     assert left == {"in/kept.txt", "inside.txt", "stdin:note.txt", "in/.hidden.txt"}
 
 
+def test_what_stood_in_an_emptied_file_is_forgotten(tmp_path: Path) -> None:
+    path, sink = write(tmp_path / "a.txt", "An old secret."), ListSink()
+    archive = pack(tmp_path / "b.zip", {"c.txt": b"Another one.", "d.txt": b"This stays."})
+    run([tmp_path], sink, OPTIONS)
+    path.write_bytes(b"\xef\xbb\xbf")  # a mark is all that an editor left
+    pack(archive, {"c.txt": b" \n", "d.txt": b"This stays."})
+    report = run([tmp_path], sink, OPTIONS)
+    assert [outcome.status for outcome in report.outcomes] == ["removed", "removed", "unchanged"]
+    assert report.outcomes[0].message == "holds no text any more"
+    assert sink.uris() == [f"{archive.as_posix()}!/d.txt"]
+    report = run([path], sink, OPTIONS)  # now it is as if it had always been empty
+    assert report.counts["failed"] == 1 and "holds no text; check" in report.failed[0].message
+
+
 def test_an_emptied_folder_is_pruned_and_a_vanished_one_is_not(tmp_path: Path) -> None:
     path, sink = write(tmp_path / "in" / "a.txt", "A."), ListSink()
     run([path.parent], sink, OPTIONS)
