@@ -65,6 +65,7 @@ class TetherVectorStore(VectorStore):
 
     Each added text is one document of one chunk, and its id is the uri of its source: texts longer
     than the encoder reads are better split first, or ingested by Tether. Metadata is kept as text.
+    A text of white space alone is kept under its id and found by no search.
     An id that is added again gets the new text; equal texts are stored once, under the oldest id.
     """
 
@@ -203,7 +204,7 @@ def _item(text: str, metadata: dict[str, Any], name: str | None) -> Item:
     document = Document(document_id, uri, title, text, "und", "text/plain", plain)
     span = (0, len(text))
     chunk = Chunk(chunk_id(document_id, *span), document_id, *span, text)
-    return Item(uri, document_id, document, [chunk])
+    return Item(uri, document_id, document, [chunk] if text.strip() else [])
 
 
 def _as_langchain(

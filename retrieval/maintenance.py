@@ -102,12 +102,13 @@ def check(home: Path, name: str) -> tuple[Finding, ...]:
     Raises:
         UnknownCollection: There is none of that name.
         StoreBusy: An ingest is writing it.
-        StoreError: It cannot be read or locked.
+        StoreError: It cannot be read or locked, or a newer Tether wrote it.
     """
     require_collection(home, name)
     directory = _directory(home, name)
     remedy = f"run: tether rebuild --collection {directory.name}"
     with _writing(directory):
+        _migrate(directory / TRUTH)
         found = _examine_file(directory / TRUTH, remedy)
         problems = verify(directory)
     return (*found, *(Finding("error", f"the index: {problem}", remedy) for problem in problems))
@@ -124,7 +125,7 @@ def rebuild(home: Path, name: str, encoder: Encoder) -> Rebuilt:
         UnknownCollection: There is none of that name.
         EncoderMismatch: Its vectors were made by another encoder.
         StoreBusy: An ingest is writing it.
-        StoreError: It cannot be written.
+        StoreError: It cannot be written, or a newer Tether wrote it.
     """
     require_collection(home, name)
     directory = _directory(home, name)
@@ -586,7 +587,8 @@ def export_collection(home: Path, name: str, file: Path, *, replace: bool = Fals
     Raises:
         UnknownCollection: There is none of that name.
         UsageError: The file exists and `replace` is false.
-        StoreError: The collection cannot be read or the file cannot be written.
+        StoreError: The collection cannot be read, a newer Tether wrote it, or the file cannot be
+            written.
     """
     require_collection(home, name)
     if file.exists() and not replace:
@@ -657,6 +659,9 @@ def _snapshot(path: Path, copy: Path) -> dict[str, Any]:
     with closing(connect(path)) as connection:
         connection.execute("VACUUM INTO ?", (str(copy),))
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        _refuse_newer(connection, path)
+        with suppress(LookupError, TypeError):  # whoever imports it will say what is wrong
+            schema.migrate(connection)
         connection.execute("DELETE FROM pending")
         _forget_next(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
@@ -806,7 +811,7 @@ def reindex(
     Raises:
         UnknownCollection: There is none of that name.
         StoreBusy: An ingest is writing it.
-        StoreError: It cannot be written; the old vectors stay.
+        StoreError: It cannot be written, or a newer Tether wrote it; the old vectors stay.
     """
     require_collection(home, name)
     directory = _directory(home, name)
@@ -953,9 +958,27 @@ def _created(path: Path, identity: EncoderIdentity) -> sqlite3.Connection:
 
 
 def _migrate(path: Path) -> None:
-    """Bring an older truth up to date; one that cannot be read is left to those who examine it."""
+    """Bring an older truth up to date; one that cannot be read is left to those who examine it.
+
+    Raises:
+        StoreError: A newer Tether wrote it.
+    """
     with suppress(sqlite3.DatabaseError, LookupError, TypeError), closing(connect(path)) as old:
+        _refuse_newer(old, path)
         schema.migrate(old)
+
+
+def _refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
+    """Leave a truth alone of which we do not know all: mending it would lose what we do not know.
+
+    Raises:
+        StoreError: A newer Tether wrote it.
+    """
+    if schema.is_newer(connection):
+        raise StoreError(
+            f"collection {path.parent.name} was written by a newer Tether, and stays as it is; "
+            "use that one, or update this one"
+        )
 
 
 def _without_vectors(

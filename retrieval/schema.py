@@ -142,12 +142,24 @@ def migrate(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def is_newer(connection: sqlite3.Connection) -> bool:
+    """Return whether a truth names a version that only a newer Tether can know."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    version = str(row[0]) if row else ""
+    return version.isascii() and version.isdigit() and int(version[:9]) > int(SCHEMA_VERSION)
+
+
 def _whole_statements(parts: list[str]) -> list[str]:
-    """Join what was parted inside a trigger, whose body has semicolons of its own."""
+    """Join what was parted inside a trigger, whose body has semicolons of its own.
+
+    To the letter: SQLite keeps the text, and a check compares it with that of a fresh truth.
+    """
     whole, waiting = [], ""
     for part in parts:
         waiting += part + ";"
         if sqlite3.complete_statement(waiting):
             whole.append(waiting)
             waiting = ""
+        else:
+            waiting += "\n"
     return whole

@@ -681,6 +681,8 @@ def _create(directory: Path, identity: EncoderIdentity) -> None:
         with filelock.FileLock(directory / "write.lock", timeout=LOCK_SECONDS):
             if (directory / TRUTH).exists():
                 return
+            for suffix in ("-wal", "-shm"):  # of a truth that was taken away: it must stay away
+                (directory / (TRUTH + suffix)).unlink(missing_ok=True)
             with closing(sqlite3.connect(":memory:")) as connection:
                 schema.create(connection, identity_rows(identity))
                 connection.commit()

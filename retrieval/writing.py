@@ -28,6 +28,9 @@ from retrieval.schema import transaction
 from retrieval.terms import index_terms
 
 SLICE = 2048  # texts embedded at a time; more than that are parked in `pending`
+# Most characters of a title, and of headings (their end), that are embedded with a text. Whole
+# paragraphs styled as headings would fill the encoder's input, and all chunks would be alike to it.
+_TITLE, _HEADINGS = 100, 200
 _CROWD = 32  # candidates looked at per band: bounds the time where all documents look alike
 
 
@@ -63,14 +66,20 @@ def indexed_text(title: str, heading: str, text: str) -> str:
 
 
 def embedded_text(document: Document, chunk: Chunk) -> str:
-    """Return what is embedded for a chunk: the same without a title that only names the file."""
-    return indexed_text(
-        _embedded_title(document.title, document.metadata), chunk.heading, chunk.text
-    )
+    """Return what is embedded for a chunk: the same, but with bounded title and headings.
+
+    A title that only names the file is left out.
+    """
+    title = _embedded_title(document.title, document.metadata)
+    return _embedded_text(title, chunk.heading, chunk.text)
 
 
 def _embedded_title(title: str, metadata: Mapping[str, str]) -> str:
     return "" if TITLE_FROM_NAME.items() <= metadata.items() else title
+
+
+def _embedded_text(title: str, heading: str, text: str) -> str:
+    return indexed_text(title[:_TITLE], heading[-_HEADINGS:], text)
 
 
 # Planning
@@ -346,7 +355,7 @@ def _stored_digests(
         (document_id,),
     )
     for number, heading, text in rows:
-        yield found[0], _digest(indexed_text(title, heading, text), key), number
+        yield found[0], _digest(_embedded_text(title, heading, text), key), number
 
 
 # Writing

@@ -11,6 +11,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from ingest.errors import EncoderMismatch, UsageError
 from retrieval.encoders import HashingEncoder
 from retrieval.langchain import EncoderEmbeddings, TetherRetriever, TetherVectorStore
+from retrieval.maintenance import check
 from retrieval.search import CollectionSearcher
 from retrieval.store import Collection, open_collection
 
@@ -93,6 +94,15 @@ def test_deletion(store: TetherVectorStore) -> None:
 
 def test_an_empty_store_finds_nothing(collection: Collection) -> None:
     assert TetherVectorStore(collection).similarity_search("tea", k=3) == []
+
+
+def test_blank_texts_are_kept_and_never_found(collection: Collection) -> None:
+    store = TetherVectorStore(collection)
+    store.add_texts(["", " \n", "tea"], ids=["a", "b", "c"])
+    assert [one.id for one in store.similarity_search("tea", k=9)] == ["c"]
+    assert [one.page_content for one in store.get_by_ids(["a", "b"])] == ["", " \n"]
+    collection.close()
+    assert check(collection.directory.parent.parent, collection.name) == ()
 
 
 def test_what_would_be_ignored_is_refused(store: TetherVectorStore) -> None:

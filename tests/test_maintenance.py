@@ -748,6 +748,35 @@ def test_a_version_1_truth_is_brought_up_to_date(home: Path, directory: Path) ->
     assert check(home, NAME) == ()
 
 
+def test_a_version_1_truth_is_sound_and_travels(
+    home: Path, directory: Path, tmp_path: Path
+) -> None:
+    downgrade(directory)
+    export_collection(home, NAME, tmp_path / "export")  # leaves the truth as it is
+    import_collection(tmp_path, tmp_path / "export")
+    assert check(tmp_path, NAME) == ()
+    assert check(home, NAME) == ()  # brought up to date
+    assert answers(tmp_path, HashingEncoder()) == answers(home, HashingEncoder())
+
+
+def test_the_truth_of_a_newer_version_is_left_alone(
+    home: Path, directory: Path, tmp_path: Path
+) -> None:
+    change(directory, "CREATE TABLE novel (x)", "UPDATE meta SET value = '10' WHERE key = 'schema'")
+    truth = directory / "truth.sqlite3"
+    before = truth.read_bytes()
+    for operation in (
+        lambda: check(home, NAME),
+        lambda: rebuild(home, NAME, HashingEncoder()),
+        lambda: reindex(home, NAME, OtherEncoder()),
+        lambda: export_collection(home, NAME, tmp_path / "export"),
+    ):
+        with pytest.raises(StoreError, match="by a newer Tether, and stays as it is; use that one"):
+            operation()
+    assert truth.read_bytes() == before
+    assert not (tmp_path / "export").exists()
+
+
 def downgrade(directory: Path) -> None:
     """Take from a truth what version 2 of the schema added."""
     change(
@@ -755,6 +784,7 @@ def downgrade(directory: Path) -> None:
         *("DROP TRIGGER chunks_come", "DROP TRIGGER chunks_go", "DROP TABLE commits"),
         *("DROP TABLE changes", "DROP TABLE pending", "DROP TABLE fingerprints"),
         "ALTER TABLE chunks DROP COLUMN place",
+        "ALTER TABLE sources DROP COLUMN exact",
         "UPDATE meta SET value = '1' WHERE key = 'schema'",
         "INSERT INTO meta VALUES ('generation', 'old')",
     )

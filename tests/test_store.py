@@ -89,6 +89,21 @@ def test_vectors_are_those_of_the_indexed_text(collection: Collection) -> None:
     assert backwards.tolist() == expected[::-1].tolist()
 
 
+def test_long_titles_and_headings_leave_room_for_the_text(
+    counted: tuple[Collection, list[int]],
+) -> None:
+    collection, calls = counted
+    made, chunks = document(BRIDGE, title="T" * 5000)
+    heading = "a paragraph styled as a heading " * 100
+    chunks = [replace(chunk, heading=heading) for chunk in chunks]
+    collection.add("file:a", "h1", made, chunks)
+    embedded = embedded_text(made, chunks[0])
+    assert embedded.endswith(chunks[0].text) and len(embedded) < len(chunks[0].text) + 310
+    collection.add("file:a", "h2", replace(made, language="zh"), chunks)
+    assert calls == [2]  # chunks are known again by what was embedded of them
+    check(collection)
+
+
 def test_what_is_unknown_is_none(collection: Collection) -> None:
     assert collection.file_hash("file:none") is None
     assert collection.document("0" * 64) is None
@@ -191,6 +206,19 @@ def test_bad_names_are_refused(home: Path, name: str) -> None:
 def test_both_unicode_forms_of_a_name_are_one_collection(home: Path) -> None:
     open_collection(home, "Größe", HashingEncoder(), create=True).close()
     open_collection(home, "Gro\u0308ße", HashingEncoder()).close()
+
+
+def test_the_log_of_a_truth_that_was_taken_away_brings_nothing_back(home: Path) -> None:
+    with open_collection(home, "c", HashingEncoder(), create=True) as opened:
+        put(opened, "file:a", TEA)
+        log = opened.directory / "truth.sqlite3-wal"
+        committed = log.read_bytes()
+        assert committed
+    (opened.directory / "truth.sqlite3").unlink()
+    log.write_bytes(committed)
+    with open_collection(home, "c", HashingEncoder(), create=True) as made:
+        assert made.uris() == []
+        assert matches(made, "tea") == []
 
 
 def test_an_unknown_collection_names_the_known_ones(home: Path, collection: Collection) -> None:
@@ -607,6 +635,33 @@ def test_the_words_of_a_joined_text_are_never_lost(collection: Collection, how: 
     stored = collection.document_of("file:b")
     assert stored is not None
     assert stored.text == shorter  # ... and what only the other source said is gone
+    check(collection)
+
+
+@pytest.mark.parametrize("how", ["removed", "changed"])
+def test_what_only_a_gone_file_said_is_gone_with_the_same_ingest(
+    collection: Collection, tmp_path: Path, how: str
+) -> None:
+    secret = "The merger partner is Quetzal Holdings."
+    longer, shorter = tmp_path / "a.txt", tmp_path / "b.txt"
+    longer.write_text(LONG + secret)
+    shorter.write_text(LONG)
+    pruning = pipeline.PipelineOptions(prune=True)
+    options = ChunkingOptions(max_tokens=60)
+    first = pipeline.run([tmp_path], collection, options, pipeline=pruning)
+    assert [outcome.status for outcome in first.outcomes] == ["added", "duplicate"]
+    assert secret in " ".join(matches(collection, "merger partner Quetzal"))
+    if how == "removed":
+        longer.unlink()
+    else:
+        longer.write_text(TEA)
+    report = pipeline.run([tmp_path], collection, options, pipeline=pruning)
+    statuses = [outcome.status for outcome in report.outcomes]
+    assert statuses == ["updated", "removed" if how == "removed" else "updated"]
+    assert matches(collection, "merger partner Quetzal") == []
+    stored = collection.document_of(shorter.as_posix())
+    assert stored is not None and stored.text == LONG
+    assert pipeline.run([tmp_path], collection, options).counts["updated"] == 0
     check(collection)
 
 
