@@ -1,8 +1,9 @@
 """The one route from a question to an `Answer`: search, read, generate, judge.
 
-A trained reader reads an answer in a passage's own words, the generator drafts one, and the
-likelier of those that the verifier supports is the answer; else, unless the draft refused, the
-likeliest sentence is quoted, or nothing is said. Knows nothing of the screen or the shell.
+Who asks what something is gets the sentence that defines it, if a likely one does. Else a trained
+reader reads an answer in a passage's own words, the generator drafts one, and the likelier of those
+that the verifier supports is the answer; else, unless the draft refused, the likeliest sentence is
+quoted, or nothing is said. Knows nothing of the screen or the shell.
 """
 
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ingest.errors import QuestionError, UsageError
 from model.answers import Answer, Citation, Claim, Status
-from model.claims import Draft, DraftClaim, marked, read
+from model.claims import Draft, DraftClaim, marked, read, unmarked
 from model.evidence import Sentence
 from model.generators import Decoding, Generator
 from model.prompts import Prompt, PromptOptions, build_memory_prompt, build_prompt, pack
@@ -96,8 +97,8 @@ class Assistant:
             prompt: What goes into the prompt.
             decoding: How the draft is decoded.
             top_k: Passages a question.
-            reads_first: What a trained reader alone is sure of is the answer at once, and nothing
-                is generated; else there is always a draft to compare it with.
+            reads_first: A likely definition, or what a trained reader alone is sure of, is the
+                answer at once, and nothing is generated; else there is always a draft before.
         """
         self._generator = generator
         self._verifier = verifier
@@ -150,9 +151,9 @@ class Assistant:
         yield Retrieved(found)
         with timings.stage("evidence"):
             evidence = self._verifier.weigh(question, found)
-            span = self._read(evidence) if self._reads_first else None
-        if span:
-            yield Finished(_answer(evidence, [span], found, "supported", timings.close()))
+            sure = self._definition(evidence) or self._read(evidence) if self._reads_first else None
+        if sure:
+            yield Finished(_answer(evidence, [sure], found, "supported", timings.close()))
             return
         text, scores = "", list[float]()
         if evidence.best()[1] >= self._calibration.abstain_below[evidence.language]:
@@ -211,8 +212,8 @@ class Assistant:
             draft += piece
             yield Drafted(piece)
         claims = tuple(Claim(claim.text) for claim in read(draft, []))
-        text = " ".join(claim.text for claim in claims)
-        yield Finished(Answer(question, text, claims, (), "unverified", timings.close()))
+        # As it is, for a model that says "I don't know" has made no claim and has answered.
+        yield Finished(Answer(question, unmarked(draft), claims, (), "unverified", timings.close()))
 
     def _verified(self, evidence: QuestionEvidence, draft: Draft) -> tuple[list[Claim], Status]:
         """Return the likelier of what a draft says and what was read, else a quotation."""
@@ -245,12 +246,24 @@ class Assistant:
         return Claim(found.text, citations, found.verdict.support, is_span=True)
 
     def _quotation(self, evidence: QuestionEvidence) -> Claim | None:
-        """Return the likeliest sentence as a quotation if it answers well enough."""
-        index, relevance = evidence.best()
-        if index < 0 or relevance < self._calibration.sentence[evidence.language].threshold:
+        """Return a definition, else the likeliest sentence, if it answers well enough."""
+        if definition := self._definition(evidence):
+            return definition
+        index, _ = evidence.best()
+        return self._whole(evidence, index, evidence.sentences[index]) if index >= 0 else None
+
+    def _definition(self, evidence: QuestionEvidence) -> Claim | None:
+        """Return the likeliest definition of what is asked, if it answers well enough."""
+        defining = evidence.definitions
+        index = max(defining, key=evidence.relevance.__getitem__, default=-1)
+        return self._whole(evidence, index, defining[index]) if index >= 0 else None
+
+    def _whole(self, evidence: QuestionEvidence, index: int, shown: Sentence) -> Claim | None:
+        """Return sentence `index`, as it is shown, as a quotation if it is likely enough."""
+        relevance = evidence.relevance[index]
+        if relevance < self._calibration.sentence[evidence.language].threshold:
             return None
-        sentence = evidence.sentences[index]
-        return Claim(sentence.text, (_cite(sentence),), relevance, is_quotation=True)
+        return Claim(shown.text, (_cite(shown),), relevance, is_quotation=True)
 
 
 def checked_question(question: str) -> str:
@@ -301,7 +314,8 @@ def _answer(
         return Answer(evidence.question, text, (), passages, "abstained", timings)
     parts = []
     for claim in claims:
-        words = _quoted(claim.text) if claim.is_quotation else claim.text
+        words = unmarked(claim.text)  # a document's own "[2]" would pass for a citation of ours
+        words = _quoted(words) if claim.is_quotation else words
         parts.append(marked(words, [citation.passage_number for citation in claim.citations]))
     joint = "" if evidence.language == "zh" else " "
     return Answer(evidence.question, joint.join(parts), tuple(claims), passages, status, timings)

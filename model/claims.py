@@ -13,14 +13,17 @@ from ingest.languages import split_sentences
 
 _MARK = re.compile(r"\s*[\[【［]\s*(\d{1,3}(?:\s*[,，、;-]\s*\d{1,3})*)\s*[\]】］]")
 _MARKS_AFTER_STOP = re.compile(r"([.!?。！？；;])((?:\s*[\[【［][\d\s,，、;-]+[\]】］])+)")
-_SOURCES = r"(?:the |these |this |any )?(?:passages?|documents?|texts?|context|sources?|i)"
+_SOURCES = (
+    r"(?:the |these |this |any )?(?:(?:provided|given|numbered|retrieved|available) )?"
+    r"(?:passages?|documents?|texts?|context|sources?|i)(?: (?:provided|given|above))?"
+)
 _REFUSAL = re.compile(
     rf"{_SOURCES} (?:do(?:es)? not|don't|doesn't|cannot|can't) "
     r"(?:say|know|mention|state|contain|answer|provide|specify|tell|hold)\b.*"
     r"|(?:it is |this is |there is )?(?:unknown|no answer|not (?:given|known|available|mentioned"
     r"|stated|specified|in the (?:passages?|documents?)))\W*"
     r"|(?:根据)?(?:上述|以上|所给|给出的|这些|提供的)?(?:资料|文档|文中|原文|段落|文本|上文)(?:中|里|内)?"
-    r"(?:都|并)?(?:没有|未|不)(?:有)?(?:说明|提及|提到|给出|记载|包含|回答|答案|涉及).*"
+    r"(?:都|并)?(?:没有|未|不)(?:有)?(?:说明|提及|提到|给出|记载|包含|回答|答案|涉及|相关).*"
     r"|(?:我)?(?:不知道|不清楚|无法回答|无法确定|无答案|没有答案|未提及)\W*",
     re.IGNORECASE | re.DOTALL,
 )

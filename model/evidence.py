@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from ingest.languages import IDEOGRAPHS, simplified, split_sentences
 from retrieval.passages import Passage
@@ -19,9 +20,17 @@ from retrieval.passages import Passage
 LONGEST_SENTENCE = 400  # characters; a longer one is cut, so that a citation stays readable
 
 _WORD = re.compile(rf"[{IDEOGRAPHS}]+|[^\W_{IDEOGRAPHS}]+(?:['’.][^\W\d_{IDEOGRAPHS}]+)*")
-_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_NUMBER = re.compile(
+    r"(\d+(?:[.,:]\d+)*)(?:[ -]?(thousand|million|billion|trillion)\b|([万萬亿億]+))?",
+    re.IGNORECASE,
+)
+_SCALES = {
+    **{"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8},
+    **{"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12},
+}
 _CHINESE_NUMERAL = re.compile(  # one character counts only before a unit: 三年, not 三明
-    r"[一二三四五六七八九十百千万亿萬億两兩〇零]{2,}"
+    r"(?<!\d)[一二三四五六七八九十百千万亿萬億两兩〇零]{2,}"
+    r"|(?<=分之)[一二三四五六七八九十]"
     r"|[一二三四五六七八九十百千两兩](?=[年月日天岁歲个個人名位次倍层層座条條种種米尺里元周小分秒成])"
 )
 _NAME = re.compile(
@@ -58,13 +67,6 @@ _ASKS_NUMBER = re.compile(
     r"|\bwh(?:at|ich) (?:year|date|day|month|century|decade|time|percent|percentage|number|age)\b"
     r"|多少|多大|多长|多長|多高|多远|几[年月日个個位次人岁种]|幾|何时|何時|什么时候|什麼時候|哪一?[年天月]"
     r"|时间|時間|年份|日期|比例|百分",
-    re.IGNORECASE,
-)
-_ASKS_DEFINITION = re.compile(
-    r"^(?:so |and )?(?:what(?:'s| is| are)|define)(?! \w+ed\b)"
-    r"(?!.*\b(?:the|of|in|for|by|at|on|to|from|his|her|its|their|my|your|our|this|that)\b|.*\w's\b)"
-    r"(?: [\w&/-]+){1,5} ?\??$|^what does [^?]+ mean ?\??$"
-    r"|^(?:请问|請問)?(?:什[么麼]是|什[么麼]叫|何[谓謂为為])[^的]+$|是什[么麼]意思[？?]?$",
     re.IGNORECASE,
 )
 _ASKS_NAME = re.compile(r"\b(?:who|whom|whose|where|which|name)\b", re.IGNORECASE)
@@ -115,11 +117,21 @@ def _undouble(word: str) -> str:
 
 
 def numbers(text: str) -> set[str]:
-    """Return the numbers of a text in one form: "1,200" and "1200" are equal."""
+    """Return the numbers of a text in one form: "1,200" and "1200" are equal, "3" and "3万" not."""
     text = unicodedata.normalize("NFKC", text)
-    found = {match.group().replace(",", "").rstrip(".:") for match in _NUMBER.finditer(text)}
+    found = {_value(match) for match in _NUMBER.finditer(text)}
     found |= {_chinese_value(match.group()) for match in _CHINESE_NUMERAL.finditer(text)}
     return {number.lstrip("0") or "0" for number in found}
+
+
+def _value(number: re.Match[str]) -> str:
+    """Return digits with their scale: "1.2亿" is "120000000", "3 million" is "3000000"."""
+    digits, word, groups = number[1].replace(",", ""), number[2], number[3]
+    scales = [word.lower()] if word else list(groups or "")
+    if not scales or ":" in digits or digits.count(".") > 1:
+        return digits
+    value = Decimal(digits) * math.prod(_SCALES[scale] for scale in scales)
+    return f"{value.normalize():f}"
 
 
 def _chinese_value(numeral: str) -> str:
@@ -253,14 +265,6 @@ def is_heading(text: str) -> bool:
         return False
     is_short = len(text) <= 14 if has_chinese(text) else len(text.split()) <= 5
     return is_short and not _STOP.search(text) and not numbers(text)
-
-
-def asks_for_definition(question: str) -> bool:
-    """Tell whether a question asks what something is, and not for one short fact about it.
-
-    "What is LoRA?" does; "What is the capital of France?" does not.
-    """
-    return bool(_ASKS_DEFINITION.search(question.strip()))
 
 
 def type_match(question: str, sentence: str) -> float:

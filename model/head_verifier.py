@@ -18,6 +18,7 @@ from model import evidence as ev
 from model.alignment import Aligner
 from model.claims import Draft, read
 from model.cross_encoder import CrossEncoder
+from model.definitions import asks_for_definition
 from model.evidence import Sentence
 from model.verifier import (
     HELD_SHARE,
@@ -127,10 +128,11 @@ class HeadVerifier(OverlapVerifier):
     ) -> SpanAnswer | None:
         """Return the likeliest answer that was read in the passages.
 
-        None without a reader, and where a definition is asked for, which takes a sentence.
+        None without a reader, and where a definition is asked for, which takes a sentence: by the
+        form of the question, or because a sentence defines what it asks about.
         """
-        is_definition = ev.asks_for_definition(evidence.question)
-        return None if is_definition else self._read(evidence, draft)
+        takes_sentence = evidence.definitions or asks_for_definition(evidence.question)
+        return None if takes_sentence else self._read(evidence, draft)
 
     def _read(self, evidence: QuestionEvidence, draft: Draft | None = None) -> SpanAnswer | None:
         language = evidence.language

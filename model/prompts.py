@@ -147,6 +147,7 @@ def build_prompt(
     model ends by itself and may say two sentences.
     """
     wording = _wording(question)
+    question = " ".join(question.split())  # a blank line would end the turn
     examples = wording.examples[: options.examples]
 
     def turn(numbered: str, asked: str) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from ingest.languages import question_language, split_sentences
 from model import evidence as ev
 from model.claims import Draft
+from model.definitions import definitions_of
 from retrieval.encoders import Encoder, Vectors
 from retrieval.passages import Passage
 
@@ -391,6 +392,7 @@ class QuestionEvidence:
         function = self.calibration.sentence[self.language]
         self.features = [self._sentence_features(i) for i in range(len(self.sentences))]
         self.relevance = [function.probability(row) for row in self.features]
+        self.definitions = definitions_of(question, self.sentences)
 
     def _cosines(self, encoder: Encoder) -> list[float]:
         """Return the cosine of the question with every sentence."""

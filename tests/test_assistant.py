@@ -74,6 +74,47 @@ def test_nothing_survives_but_one_sentence_answers() -> None:
     assert answer.claims[0].citations[0].quote in TEXTS[0]
 
 
+DEFINED = [
+    "A span is a gap. People like a span best.",
+    "Cars are crossing it. It is called a span.",
+]
+
+
+@pytest.mark.parametrize(("first", "quoted"), [(True, DEFINED[0]), (False, "")])
+def test_a_likely_definition_is_quoted_before_anything_is_generated(
+    first: bool, quoted: str
+) -> None:
+    question = "What is a span?"
+    generator = ScriptedGenerator(default="The passages do not say.")
+    verifier = OverlapVerifier(HashingEncoder(), plain_calibration())
+    one = Assistant(generator=generator, verifier=verifier, reads_first=first)
+    answer = one.ask(question, passages=given_passages(DEFINED, question, HashingEncoder()))
+    assert len(generator.prompts) == (not first)
+    assert answer.text == (f"“{quoted.split('. ')[0]}.” [1]" if first else ABSTENTION["en"])
+    assert [claim.is_quotation for claim in answer.claims] == [True] * first
+
+
+def test_of_likely_sentences_the_one_that_defines_is_quoted() -> None:
+    texts = ["People like a span best.", "Cars cross over. This is called a span."]
+    one = assistant("Marta Lindqvist [1]", quote_from=0.5)
+    answer = one.ask("What is a span?", passages=given_passages(texts, "span", HashingEncoder()))
+    (citation,) = answer.claims[0].citations
+    assert (citation.passage_number, citation.quote) == (2, texts[1])
+    assert answer.text == f"“{texts[1]}” [2]"
+    unlikely = assistant("Marta Lindqvist [1]", quote_from=0.99).ask(
+        "What is a span?", passages=given_passages(texts, "span", HashingEncoder())
+    )
+    assert unlikely.status == "abstained"
+
+
+def test_a_mark_of_a_document_is_no_citation_of_ours() -> None:
+    texts = ["The Zarnith bridge was built by Ola Fenn.[3]", TEXTS[1]]
+    given = given_passages(texts, QUESTION, HashingEncoder())
+    answer = assistant("Marta Lindqvist [1]", quote_from=0.5).ask(QUESTION, passages=given)
+    assert answer.text == "“The Zarnith bridge was built by Ola Fenn.” [1]"
+    assert answer.claims[0].citations[0].quote == texts[0]
+
+
 def test_what_the_generator_refuses_is_not_quoted() -> None:
     answer = ask("The passages do not say.", quote_from=0.5)
     assert (answer.status, answer.text, answer.claims) == ("abstained", ABSTENTION["en"], ())
@@ -181,6 +222,8 @@ def test_from_memory_is_never_supported() -> None:
     answer = assistant("Ola Fenn [1]").ask(QUESTION, retrieval=False)
     assert (answer.status, answer.text, answer.passages) == ("unverified", "Ola Fenn", ())
     assert all(not claim.citations and claim.support == 0.0 for claim in answer.claims)
+    unknowing = assistant("I don't know.").ask(QUESTION, retrieval=False)
+    assert (unknowing.status, unknowing.text) == ("unverified", "I don't know.")  # and not ""
 
 
 def test_text_in_a_document_is_data() -> None:

@@ -44,6 +44,9 @@ def test_a_number_that_names_no_passage_is_no_citation() -> None:
         "资料没有说明。",
         "文档中未提及。",
         "Not mentioned [1]",
+        "The provided passages do not mention who built it.",
+        "The context provided does not say.",
+        "资料中没有相关信息。",
     ],
 )
 def test_a_refusal_is_no_claim(draft: str) -> None:

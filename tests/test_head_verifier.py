@@ -216,3 +216,7 @@ def test_a_definition_is_no_span(encoder: OnnxEncoder, heads: Heads) -> None:
         assert (judge.read_answer(weighed) is not None) == expected
         (row,) = judge.claim_features(weighed, "Ola Fenn", [[0]])
         assert "span" in row  # what was read still tells of a draft
+    asked = "What is the Zarnith bridge?"  # a fact or a definition: the documents decide
+    for texts, expected in ((TEXTS, True), (["The Zarnith bridge is a road of Ola Fenn."], False)):
+        weighed = judge.weigh(asked, given_passages(texts, asked, encoder))
+        assert (judge.read_answer(weighed) is not None) == expected

@@ -42,7 +42,7 @@ def test_zero_shot_and_few_shot(shots: int) -> None:
 
 
 def test_from_memory_no_passage_is_shown() -> None:
-    text = build_prompt("Who built it?", [], PromptOptions()).as_text()
+    text = build_prompt("Who\n\nbuilt it?", [], PromptOptions()).as_text()
     assert text.startswith("Question: Who designed the Halden lighthouse?\nAnswer: Marta")
     assert text.endswith("\n\nQuestion: Who built it?\nAnswer:")
 
