@@ -32,7 +32,7 @@ from benchmarks.train_heads import open_head
 from eval import rankings
 from eval.datasets import find_data
 from eval.rankings import Query, RankingSet
-from eval.statistics import mean
+from eval.statistics import mean, paired
 from eval.suites.retrieval import METRICS, Ranking, RankingBench, open_ranking_bench
 from ingest.chunking import ChunkingOptions
 from ingest.errors import UsageError
@@ -314,9 +314,9 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if ours is None:
         return
     for system, others in by_system.items():
-        gains = [ours[key]["ndcg@10"] - others[key]["ndcg@10"] for key in ours]
-        clusters = [ours[key]["cluster"] for key in ours]
-        yield f"\nhybrid - {system}, ndcg@10: {mean(gains, clusters)}"
+        before, after = ([own[key]["ndcg@10"] for key in ours] for own in (others, ours))
+        found = paired(before, after, [row["cluster"] for row in ours.values()])
+        yield f"\nhybrid - {system}, ndcg@10: {found.difference}"
 
 
 def main() -> None:

@@ -50,6 +50,9 @@ def test_systems_are_scored_query_by_query(bench: RankingBench) -> None:
     assert all(set(METRICS) <= row.keys() for row in rows)
     text = "\n".join(report(rows))
     assert "| towns | recall@1 |" in text and "hybrid - random, ndcg@10:" in text
+    same = [row | {"system": "copy"} for row in rows if row["system"] == "hybrid"]
+    told = "\n".join(report([*same, *rows])).partition("hybrid - copy, ndcg@10: ")[2]
+    assert told.startswith("0.000 [-")  # no difference was seen, and it could go either way
 
 
 class Finder:

@@ -19,7 +19,7 @@ from model.generators import (
     ScriptedGenerator,
     TransformersGenerator,
 )
-from model.prompts import Prompt
+from model.prompts import TRAINED, Prompt
 from tests.small_laboratory import SmallLaboratory
 from tests.tiny_models import build_transformers_model
 
@@ -58,13 +58,16 @@ def measure(laboratory: SmallLaboratory, limit: int = 1) -> Run:
 
 def test_every_way_is_tried_once_a_seed(tmp_path: Path) -> None:
     generator = TellingGenerator()
-    run = measure(SmallLaboratory(tmp_path, generator))
+    run = measure(SmallLaboratory(tmp_path, generator, prompt=TRAINED))
     arms = {arm: own for arm, own in arms_of(run.samples).items() if not is_baseline(arm)}
     assert len(arms) == (2 + len(TEMPERATURES)) * 4
     for arm, own in arms.items():
         assert len(own) == 2 * (DRAWS if arm.startswith("temperature") else 1)
     assert len(generator.prompts) == 2 * 4 * (2 + DRAWS * len(TEMPERATURES))
     assert not [one for one in run.samples if one.failure]
+    # What an adapter learnt to read has passages: without any, the base is asked.
+    assert all(one.is_for_base == ("[1]" not in one.user) for one in generator.prompts)
+    assert not any("passages" in one.as_text() for one in generator.prompts if one.is_for_base)
     few, zero = (arms[f"greedy, {shots}, from memory"][0] for shots in ("few-shot", "zero-shot"))
     assert len(few.prompt) > len(zero.prompt) and few.question in zero.prompt
     assert few.confidence == pytest.approx(0.3679, abs=1e-3)

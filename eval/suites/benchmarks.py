@@ -75,7 +75,12 @@ def open_suite(laboratory: Laboratory, request: Request) -> Iterator[Suite[Subje
         | {
             "cases": digest({name: [asdict(row) for row in own] for name, own in rows.items()}),
             "protocol": str(PROTOCOL),
-            "code": hash_code("suites.benchmarks", "suites.benchmark_sets", "suites.question_sets"),
+            "code": hash_code(
+                "suites.answers",
+                "suites.benchmark_sets",
+                "suites.benchmarks",
+                "suites.question_sets",
+            ),
         },
         tuple(_trial(name, row) for name, own in rows.items() for row in own),
         (
@@ -313,6 +318,8 @@ LAYOUT = Layout(
     " SimpleQA's judging model: an answer is right if it holds an accepted one or has an F1 of at"
     " least 0.5 with it. Where answers are whole sentences (truthfulqa, halluqa) the rule is"
     " coarse; the sets of choices made of them are exact.\n\n"
+    "From memory the base answers; of choices and texts the model is measured with the answer"
+    " adapter, if one is in force.\n\n"
     "Choices are scored without examples, in the words of lm-evaluation-harness less its opening"
     " line: by the letter in mmlu and cmmlu, else by the text of the choice. Texts are paragraphs,"
     " each read by itself, so their perplexity is above that of whole articles.",

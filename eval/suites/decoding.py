@@ -43,7 +43,7 @@ from model.generators import Decoding
 from model.prompts import PromptOptions, build_prompt
 
 NAME = "decoding"
-PROTOCOL = 1  # raise it when equal options come to mean another measurement
+PROTOCOL = 2  # raise it when equal options come to mean another measurement
 TEMPERATURES = (0.3, 0.7, 1.0)
 DRAWS = 3  # seeds of each temperature
 BEAMS = 4
@@ -88,9 +88,17 @@ def ways(laboratory: Laboratory, seed: int) -> list[Way]:
     for how, decoding in _decodings(laboratory, seed):
         for shots, examples in SHOTS.items():
             for context, passages in PASSAGES.items():
-                prompt = replace(laboratory.prompt, examples=examples)
+                prompt = _options(laboratory, examples, from_memory=not passages)
                 found.append(Way(f"{how}, {shots}, {context}", decoding, prompt, passages))
     return found
+
+
+def _options(laboratory: Laboratory, examples: int, *, from_memory: bool) -> PromptOptions:
+    """Return what goes into a prompt; from memory, as where retrieval is switched off."""
+    if not from_memory:
+        return replace(laboratory.prompt, examples=examples)
+    # Without examples the built-in instruction would open the prompt, and it is about passages.
+    return PromptOptions(examples=examples, instruct=examples > 0)
 
 
 def _decodings(laboratory: Laboratory, seed: int) -> list[tuple[str, Decoding]]:
@@ -125,6 +133,8 @@ def _measured(laboratory: Laboratory, way: Way, question: GoldQuestion) -> Measu
     count = min(way.passages, 1 + len(question.others))
     texts = question.passages(count, count - 1) if count else []
     prompt = build_prompt(case.question, list(enumerate(texts, start=1)), way.prompt)
+    # An adapter that learnt to answer from passages refuses without any: the base remembers.
+    prompt = replace(prompt, is_for_base=not texts)
     scores: list[float] = []
     generator = laboratory.generator()
     said = "".join(generator.stream(prompt, way.decoding, scores)).strip()
@@ -199,7 +209,8 @@ LAYOUT = Layout(
     " memory and with passages.",
     (_RIGHT, mean_of("f1", "F1"), mean_of("answered"), SECONDS),
     legend=(
-        "Right: an accepted answer stands in what is said. An arm that draws has a sample of each"
+        "Right: an accepted answer stands in what is said. From memory the base answers, without an"
+        " answer adapter. An arm that draws has a sample of each"
         " seed. The first arm of a sentence above is the best of all, found on these questions, so"
         " it looks better than it is."
     ),

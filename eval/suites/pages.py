@@ -235,7 +235,8 @@ def _failures(run: Run) -> list[Block]:
         reasons = list(dict.fromkeys(one.failure or "" for one in own))
         more = f" and {len(reasons) - _NAMED} other reasons" if len(reasons) > _NAMED else ""
         lines.append(f"{arm}: {len(own)} samples. {' '.join(reasons[:_NAMED])}{more}")
-    return [Text("\n\n".join(lines), "Failed, and in no mean")] if lines else []
+    remedy = "They are not tried again in this folder: mend the cause, and begin anew with --fresh."
+    return [Text("\n\n".join([*lines, remedy]), "Failed, and in no mean")] if lines else []
 
 
 def _footer(run: Run) -> str:

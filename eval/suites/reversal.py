@@ -356,7 +356,7 @@ LAYOUT = Layout(
         "Chosen: of ten continuations the right one is the likeliest a character; chance is one in"
         " ten. Margin: how much likelier the right one is than the mean of the others. A model that"
         " was never trained on invented facts is at chance from memory; what it does after the text"
-        " is what it could do."
+        " is what it could do. An answer adapter that is in force is on in both."
     ),
     extra=_directions,
     verdict=_verdict,
