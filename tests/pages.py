@@ -13,6 +13,7 @@ from app.http.server import build_app
 from app.page.page import mount_page
 from app.service import Service, Waiting
 from app.settings import load_settings
+from app.users import LOCAL, Person
 from ingest.documents import Chunk, chunk_id, content_id
 from ingest.errors import GeneratorError
 from model.answers import Answer, Citation, Claim
@@ -22,6 +23,7 @@ from model.generators import ScriptedGenerator
 from model.verifier import OverlapVerifier
 from retrieval.encoders import HashingEncoder
 from retrieval.passages import Passage
+from retrieval.store import CollectionInfo
 from tests.serving_parts import served
 from tests.test_verifier import plain_calibration
 
@@ -67,8 +69,15 @@ class ScriptedService(Service):
             verifier=OverlapVerifier(encoder, plain_calibration()),
         )
         self.go_on = threading.Event()
+        self.greets = threading.Event()  # a page that is opened cannot be greeted while it is clear
+        self.greets.set()
         self.was_closed = threading.Event()
         self.asked: list[tuple[str, int | None]] = []
+
+    def collections(self, *, person: Person = LOCAL) -> list[CollectionInfo]:
+        """Return the collections, which every greeting names."""
+        self.greets.wait(60)
+        return super().collections(person=person)
 
     def ask(
         self,

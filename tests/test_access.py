@@ -639,6 +639,19 @@ def test_two_people_at_one_browser_see_nothing_of_each_other(
             ask()
             page.locator(".tether-answer").get_by_text("Ola Fenn").first.wait_for()
             expect(page.locator("#tether-list li")).to_have_count(2)  # one is the house's
+            page.get_by_role("tab", name="Documents").click()
+            sharing = page.locator("#tether-sharing")
+            expect(sharing).to_contain_text("Owner: ada")
+            answers = ["nobody", "eve"]
+            page.on("dialog", lambda dialog: dialog.accept(answers.pop(0)))
+            sharing.get_by_role("button", name="Let somebody read it").click()
+            page.get_by_text("there is no user nobody").wait_for()
+            sharing.get_by_role("button", name="Let somebody read it").click()
+            expect(sharing.locator("li b")).to_have_text("eve")
+            assert service.users.who_may("ada") == ("ada", ("eve",))
+            sharing.get_by_role("button", name="Take back from eve").click()
+            expect(sharing.locator("li")).to_have_count(0)
+            assert service.users.who_may("ada") == ("ada", ())
             source = f"{url}/source/ada/{document.id}"
             assert "Ola Fenn" in (page.request.get(source).text())
             page.locator("#tether-leave").click()
@@ -656,6 +669,17 @@ def test_two_people_at_one_browser_see_nothing_of_each_other(
                 assert secret not in page.content()
             for path in (source, f"{url}/conversation/{house.conversation}.md"):
                 assert page.request.get(path).status == 404
+
+            service.share("ada", "eve", person=ada)
+            page.goto(url)
+            expect(page.locator("#tether-collection input")).to_have_value("eve")
+            page.locator("#tether-collection input").click()
+            page.get_by_role("option", name="ada").click()
+            page.get_by_role("tab", name="Documents").click()
+            expect(sharing).to_have_text("Shared with you: you may read it, its owner changes it.")
+            expect(page.get_by_role("button", name="Preview")).to_have_count(1)
+            for name in ("Remove", "Ingest again", "Delete this collection", "Take back"):
+                expect(page.get_by_role("button", name=name)).to_have_count(0)
             assert errors == []
         finally:
             context.close()

@@ -269,6 +269,23 @@ def test_languages_colours_examples_and_phone_width(opener: Opener, free: Script
     page.wait_for_function(f"document.body.classList.contains('dark') !== {json.dumps(was_dark)}")
     chat.open(url)
     assert page.evaluate("document.body.classList.contains('dark')") is not was_dark
+
+    free.greets.clear()  # what is asked in the first instant ...
+    page.goto(url)
+    chat.ask(EXAMPLES[1])
+    chat.last(".tether-answer")
+    assert panel.inner_text() == "依据"  # ... is answered in the browser's language all the same
+    free.greets.set()
+    page.get_by_text("新对话").wait_for()
+
+    free.go_on.clear()  # a language that is chosen while an answer comes ...
+    chat.ask("When was the tall lighthouse built?")
+    chat.last(".tether-draft")
+    page.locator("#tether-language").click()
+    page.get_by_text("New chat").wait_for()
+    free.go_on.set()
+    page.get_by_text("supported, 97%").wait_for()
+    assert panel.inner_text() == "Evidence"  # ... is that of what comes next
     assert chat.is_clean()
 
 

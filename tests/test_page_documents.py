@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from app.page.documents_view import sharing_html, watched_html
 from app.service import Service
+from app.watching import Watch
+from ingest.pipeline import FileOutcome, Report
 from tests.pages import HOSTILE, PATIENCE, Opener, ShownPage
 from tests.serving_parts import BRIDGE, QUESTION, TEA, make_service
+from tests.test_evidence import Reading
 from tests.test_page_routes import pdf
 
-pytestmark = pytest.mark.browser
+browser = pytest.mark.browser
 
 
 @pytest.fixture
@@ -45,6 +49,7 @@ def members(**files: bytes) -> bytes:
     return data.getvalue()
 
 
+@browser
 def test_files_are_uploaded_shown_searched_and_removed(opener: Opener, service: Service) -> None:
     shown = opener.open(opener.serve(service))
     page = shown.page
@@ -90,6 +95,7 @@ def test_files_are_uploaded_shown_searched_and_removed(opener: Opener, service: 
     assert shown.is_clean()
 
 
+@browser
 def test_ingesting_again_takes_what_changed_and_tells_what_is_gone(
     opener: Opener, service: Service, tmp_path: Path
 ) -> None:
@@ -115,6 +121,7 @@ def test_ingesting_again_takes_what_changed_and_tells_what_is_gone(
     assert shown.is_clean()
 
 
+@browser
 def test_a_pdf_opens_at_its_page(opener: Opener, service: Service) -> None:
     shown = opener.open(opener.serve(service))
     shown.choose("Documents")
@@ -131,6 +138,7 @@ def test_a_pdf_opens_at_its_page(opener: Opener, service: Service) -> None:
     assert shown.is_clean()
 
 
+@browser
 def test_collections_are_made_chosen_and_deleted(opener: Opener, service: Service) -> None:
     service.upload([("bridge.md", io.BytesIO(BRIDGE))])
     shown = opener.open(opener.serve(service))
@@ -167,3 +175,47 @@ def test_collections_are_made_chosen_and_deleted(opener: Opener, service: Servic
     assert [info.name for info in service.collections()] == ["default"]
     assert not service.uploads("海岸").exists()
     assert shown.is_clean()
+
+
+def test_names_folders_and_errors_stay_text() -> None:
+    failed = FileOutcome(HOSTILE, "failed", message=HOSTILE)
+    watches = [
+        Watch(Path(HOSTILE), "following", 1.0, Report((failed, FileOutcome("a", "added")))),
+        Watch(Path("/notes"), "failed", message=HOSTILE),
+    ]
+    for html in (watched_html(watches, "zh"), sharing_html(HOSTILE, [HOSTILE], "en")):
+        reading = Reading(html)
+        assert {"img", "script"}.isdisjoint(reading.tags)
+        assert not [name for name, _ in reading.attributes if name.startswith("on")]
+        assert "{{" not in html and "${" not in html
+    said = Reading(watched_html(watches, "en")).text
+    assert "1 added, 1 failed" in said and "followed until the server stops" in said
+    assert "serve.folders" in Reading(watched_html((), "en", tell_how=True)).text
+    assert watched_html((), "en") == ""
+    assert "the operators" in Reading(sharing_html(None, (), "en")).text
+
+
+@browser
+def test_a_folder_is_followed_and_what_changes_comes_by_itself(
+    opener: Opener, home: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "handbook"
+    folder.mkdir()
+    (folder / "bridge.md").write_bytes(BRIDGE)
+    with make_service(home, serve__folders=str(folder)) as service:
+        shown = opener.open(opener.serve(service))
+        page = shown.page
+        shown.choose("Documents")
+        watched = page.locator("#tether-watched")
+        watched.get_by_role("button", name=f"Follow {folder}", exact=True).click()
+        page.locator(".tether-table", has_text="Bridges").wait_for()
+        watched.get_by_text("1 added").wait_for()
+        (folder / "tea.md").write_bytes(TEA)
+        page.locator(".tether-table", has_text="Tea").wait_for()  # nobody touched the page
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        watched.get_by_role("button", name=f"Follow {folder} no more").click()
+        watched.get_by_text("not followed").wait_for()
+        assert service.watches() == (Watch(folder),)
+        assert page.locator("#tether-sharing section").count() == 0  # nobody logs in
+        assert shown.is_clean()

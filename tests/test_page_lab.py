@@ -52,6 +52,9 @@ def test_names_models_and_output_stay_text() -> None:
     shown = progress_html(progress, "en")
     assert "1:02:05 · 1,234 samples · 3 of 16 arms" in Reading(shown).text
     assert '<progress value="3" max="16">' in shown and progress_html(None, "en") == ""
+    suite = progress_html(Progress("x", "running", 5.0, 1234, None, (), (12, 1000)), "en")
+    assert "0:05 · 12 of 1,000 samples" in Reading(suite).text  # 1,234 are those of earlier orders
+    assert '<progress value="12" max="1000">' in suite
 
 
 def test_a_report_is_shown_to_operators_and_forbids_itself_everything(

@@ -193,6 +193,7 @@ def test_a_run_is_stopped_and_goes_on(home: Path) -> None:
     runs.stop()
     progress = runs.progress()
     assert progress and progress.state == "stopped" == runs.kept()[0].state
+    assert progress.sampled and progress.sampled[0] < progress.sampled[1]
     assert report_of(home, kept.name).startswith("<!DOCTYPE html>")
     assert runs.kept()[0].state == "stopped"
     samples = home / "laboratory" / kept.name / "samples.jsonl"
@@ -203,6 +204,7 @@ def test_a_run_is_stopped_and_goes_on(home: Path) -> None:
     assert progress and progress.state == "finished", progress
     assert samples.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     assert progress.samples == len(samples.read_bytes().splitlines()) == runs.kept()[0].samples
+    assert progress.sampled and progress.sampled[0] == progress.sampled[1] <= progress.samples
     assert runs.kept()[0].state == "finished"
     assert report_of(home, kept.name) == (samples.parent / "report.html").read_text("utf-8")
 

@@ -85,6 +85,7 @@ class Progress:
     samples: int  # in its records, those of earlier sittings too
     arms: tuple[int, int] | None  # done and in all; of a frontier with a plan
     said: tuple[str, ...]  # the last lines of its output
+    sampled: tuple[int, int] | None = None  # samples done and in all; of a suite that has begun
 
 
 # --- What can be ordered --------------------------------------------------------------------------
@@ -284,6 +285,7 @@ class _Child:
     begun: float = field(default_factory=time.time)  # seconds since 1970
     ended: float | None = None
     was_stopped: bool = False
+    sampled: tuple[int, int] | None = None  # as it says
     said: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
 
     def __post_init__(self) -> None:
@@ -294,7 +296,10 @@ class _Child:
     def _listen(self) -> None:
         with self.process:  # waits for it, at the end
             for line in self.process.stdout or ():
-                if line.strip():
+                sampled = suites.read_sampled_line(line)
+                if sampled is not None:
+                    self.sampled = sampled
+                elif line.strip():
                     self.said.append(line.rstrip())
         self.ended = time.time()
 
@@ -381,6 +386,7 @@ class Runs:
             samples,
             (min(arms, planned), planned) if planned else None,
             tuple(child.said),
+            child.sampled,
         )
 
     def kept(self) -> list[Kept]:

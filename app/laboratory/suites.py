@@ -9,6 +9,7 @@ measures.
 """
 
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -94,8 +95,7 @@ def carry_out(
     """Measure a suite, or go on measuring it, write its report, and return the HTML file.
 
     Without a place of the user's, the folder is named after all that shapes a sample: the same
-    command goes on in it, and another one never meets its records. Progress goes to standard error
-    if that is a terminal.
+    command goes on in it, and another one never meets its records. Progress goes to standard error.
 
     Raises:
         UsageError: A data set is missing or its licence not accepted, or the folder holds another
@@ -125,23 +125,51 @@ def carry_out(
 def _progress(
     suite: "Suite[Any]", place: Path, seed: int, limit: int | None
 ) -> "Iterator[Callable[[Sample], None]]":
-    """Yield what is to be told of each sample; it draws a bar on a terminal."""
+    """Yield what is to be told of each sample: a bar on a terminal, else a line at each percent."""
+    import click
     from tqdm import tqdm
 
     from eval.records import RUN, read_run
-    from eval.suites.suite import drawn, is_baseline
+    from eval.suites.suite import drawn
 
-    groups = drawn(suite.trials, limit, seed)
-    total = sum(variant.takes(t) for own in groups for t in own for variant in suite.variants)
+    wanted = {
+        (variant.name, trial.id)
+        for own in drawn(suite.trials, limit, seed)
+        for trial in own
+        for variant in suite.variants
+        if variant.takes(trial)
+    }
     kept = read_run(place).samples if (place / RUN).exists() else ()
-    done = sum(not is_baseline(one.arm) for one in kept)
+    done = wanted & {(one.arm, one.case_id) for one in kept}
+    total = len(wanted)
 
-    with tqdm(desc=suite.name, total=total, initial=done, unit="sample", disable=None) as bar:
+    with tqdm(desc=suite.name, total=total, initial=len(done), unit="sample", disable=None) as bar:
+
+        def say() -> None:
+            if bar.disable:
+                click.echo(sampled_line(suite.name, len(done), total), err=True)
 
         def told(sample: "Sample") -> None:
-            bar.update(int(not is_baseline(sample.arm)))
+            one, before = (sample.arm, sample.case_id), len(done)
+            if one in wanted and one not in done:  # no baseline
+                done.add(one)
+                bar.update()
+                if before * 100 // total != len(done) * 100 // total:
+                    say()
 
+        say()
         yield told
+
+
+def sampled_line(name: str, done: int, total: int) -> str:
+    """Return how far a suite is, as it is told where there is no terminal."""
+    return f"{name}: {done} of {total} samples"
+
+
+def read_sampled_line(line: str) -> tuple[int, int] | None:
+    """Return what such a line says: how many are done, and how many there are."""
+    found = re.fullmatch(r"\S+: (\d+) of (\d+) samples", line.strip())
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _require_measured(run: "Run", place: Path) -> None:

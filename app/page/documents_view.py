@@ -3,11 +3,13 @@
 All text from outside passes `evidence.escape`. Knows nothing of Gradio, of stores or of ingesting.
 """
 
+import time
 from collections.abc import Collection, Sequence
 from urllib.parse import quote
 
 from app.page.evidence import Language, escape
 from app.page.parts import button_html
+from app.watching import Watch
 from ingest.documents import Document
 from ingest.pipeline import FileOutcome
 from retrieval.store import DocumentInfo
@@ -15,6 +17,7 @@ from retrieval.store import DocumentInfo
 PREVIEWED = 3_000  # characters
 SHOWN_DOCUMENTS = 300  # rows of the table
 SHOWN_OUTCOMES = 200  # of an ingest: failures, then the latest ones
+SHOWN_FAILURES = 20  # of a followed folder
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
@@ -52,6 +55,26 @@ WORDS: dict[Language, dict[str, str]] = {
         "find": "Find documents by title or path…",
         "not_found": "No document has these words in its title or path.",
         "others": "… and {count:,} more documents: find them by title or path",
+        "sharing": "Who may read this collection",
+        "owner": "Owner: {name}",
+        "operators": "the operators",
+        "nobody": "Nobody else.",
+        "share": "Let somebody read it",
+        "who": "Name of the user who may read this collection:",
+        "unshare": "Take back",
+        "unshare_from": "Take back from {name}",
+        "shared": "Shared with you: you may read it, its owner changes it.",
+        "watched": "Followed folders",
+        "watch": "Follow",
+        "watch_it": "Follow {folder}",
+        "unwatch": "Stop",
+        "unwatch_it": "Follow {folder} no more",
+        "idle": "not followed",
+        "reading": "reading…",
+        "following": "followed until the server stops",
+        "read": "read {when}: {counts}",
+        "nothing": "no files",
+        "how": "To let a collection follow a folder, start with --set serve.folders=FOLDER",
     },
     "zh": {
         "tab": "文档",
@@ -87,6 +110,26 @@ WORDS: dict[Language, dict[str, str]] = {
         "find": "按标题或路径查找文档……",
         "not_found": "没有文档的标题或路径包含这些词。",
         "others": "……还有 {count:,} 份文档：可按标题或路径查找",
+        "sharing": "谁可以阅读此文档库",
+        "owner": "所有者：{name}",
+        "operators": "管理员",
+        "nobody": "没有其他人。",
+        "share": "允许他人阅读",
+        "who": "可以阅读此文档库的用户名：",
+        "unshare": "收回",
+        "unshare_from": "收回 {name} 的阅读权",
+        "shared": "他人与你共享：你可以阅读，由所有者修改。",
+        "watched": "跟踪的文件夹",
+        "watch": "跟踪",
+        "watch_it": "跟踪 {folder}",
+        "unwatch": "停止",
+        "unwatch_it": "不再跟踪 {folder}",
+        "idle": "未跟踪",
+        "reading": "正在读入……",
+        "following": "跟踪中，直到服务停止",
+        "read": "{when} 读入：{counts}",
+        "nothing": "没有文件",
+        "how": "要让文档库跟踪文件夹，请用 --set serve.folders=文件夹 启动",
     },
 }
 
@@ -102,6 +145,8 @@ def listing_html(
     place: tuple[str, int],
     language: Language,
     find: str = "",
+    *,
+    may_change: bool = True,
 ) -> str:
     """Return the documents of a collection as a table, with what can be done to them.
 
@@ -111,15 +156,18 @@ def listing_html(
         place: Name of the collection, and its bytes on disk.
         language: Of the labels.
         find: Shows only documents with these words in their title or a path.
+        may_change: Whether who looks may do more than read.
     """
     words, (collection, size) = WORDS[language], place
     chunks = sum(info.chunks for info in documents)
     holds = words["holds"].format(documents=len(documents), chunks=chunks, size=size_text(size))
-    buttons = button_html("again", words["again"])
-    buttons += button_html("delete", words["delete"], confirm=words["sure_all"])
+    buttons = ""
+    if may_change:
+        buttons += button_html("again", words["again"])
+        buttons += button_html("delete", words["delete"], confirm=words["sure_all"])
     found = [info for info in documents if _matches(info, find)]
     if found:
-        body = _table_html(found, gone, collection, language)
+        body = _table_html(found, gone, collection, language, may_change=may_change)
     else:
         body = f'<p class="tether-nothing">{words["not_found" if documents else "empty"]}</p>'
     return (
@@ -134,12 +182,20 @@ def _matches(info: DocumentInfo, find: str) -> bool:
 
 
 def _table_html(
-    found: Sequence[DocumentInfo], gone: Collection[str], collection: str, language: Language
+    found: Sequence[DocumentInfo],
+    gone: Collection[str],
+    collection: str,
+    language: Language,
+    *,
+    may_change: bool,
 ) -> str:
     words = WORDS[language]
     head = "".join(f'<th scope="col">{words[name]}</th>' for name in ("title", "status", "size"))
     shown = found[:SHOWN_DOCUMENTS]
-    rows = "".join(_row_html(info, info.id in gone, collection, language) for info in shown)
+    rows = "".join(
+        _row_html(info, info.id in gone, collection, language, may_change=may_change)
+        for info in shown
+    )
     rest = len(found) - len(shown)
     others = f"<p>{words['others'].format(count=rest)}</p>" if rest else ""
     return (
@@ -148,7 +204,9 @@ def _table_html(
     )
 
 
-def _row_html(info: DocumentInfo, is_gone: bool, collection: str, language: Language) -> str:
+def _row_html(
+    info: DocumentInfo, is_gone: bool, collection: str, language: Language, *, may_change: bool
+) -> str:
     words = WORDS[language]
     sources = "".join(f"<small>{escape(uri)}</small>" for uri in info.uris)
     status = "gone" if is_gone else "ready"
@@ -157,9 +215,12 @@ def _row_html(info: DocumentInfo, is_gone: bool, collection: str, language: Lang
         button_html("preview", words["preview"], key=info.id),
         f'<a class="tether-button" target="_blank" rel="noopener"'
         f' href="{_address(collection, info.id, language)}">{words["open"]}</a>',
-        button_html("again", words["ingest"], key=info.id),
-        button_html("remove", words["remove"], key=info.id, confirm=words["sure"]),
     ]
+    if may_change:
+        buttons += [
+            button_html("again", words["ingest"], key=info.id),
+            button_html("remove", words["remove"], key=info.id, confirm=words["sure"]),
+        ]
     return (
         f'<tr><th scope="row"><span>{escape(info.title)}</span>{sources}</th>'
         f'<td class="is-{status}">{words[status]}</td><td>{size}</td>'
@@ -206,4 +267,68 @@ def _outcome_html(outcome: FileOutcome, words: dict[str, str]) -> str:
     return (
         f'<li class="is-{outcome.status}" title="{escape(outcome.uri)}"><b>{escape(name)}</b> '
         f"<em>{words[outcome.status]}</em> {escape(detail)}</li>"
+    )
+
+
+def sharing_html(owner: str | None, readers: Sequence[str], language: Language) -> str:
+    """Return who owns a collection, None for the operators, and who may read it, to be changed."""
+    words = WORDS[language]
+    rows = "".join(
+        f"<li><b>{escape(name)}</b> "
+        + button_html(
+            "unshare", words["unshare"], key=name, title=words["unshare_from"].format(name=name)
+        )
+        + "</li>"
+        for name in readers
+    )
+    owned = escape(words["owner"].format(name=owner or words["operators"]))
+    others = f"<ul>{rows}</ul>" if rows else f"<p>{words['nobody']}</p>"
+    share = button_html("share", words["share"], prompt=words["who"])
+    return (
+        f'<section class="tether-around" lang="{language}"><h3>{words["sharing"]}</h3>'
+        f"<p>{owned}</p>{others}{share}</section>"
+    )
+
+
+def shared_html(language: Language) -> str:
+    """Return what somebody is told who may read a collection, and no more."""
+    return f'<p class="tether-around" lang="{language}">{WORDS[language]["shared"]}</p>'
+
+
+def watched_html(watches: Sequence[Watch], language: Language, *, tell_how: bool = False) -> str:
+    """Return how it stands with the folders that a collection can follow.
+
+    Args:
+        watches: Of the folders that the settings name.
+        language: Of the labels.
+        tell_how: Say how folders get into the settings, where there are none.
+    """
+    words = WORDS[language]
+    if not watches:
+        how = f'<p class="tether-around" lang="{language}">{escape(words["how"])}</p>'
+        return how if tell_how else ""
+    rows = "".join(_watch_html(watch, words) for watch in watches)
+    return (
+        f'<section class="tether-around" lang="{language}"><h3>{words["watched"]}</h3>'
+        f"<ul>{rows}</ul></section>"
+    )
+
+
+def _watch_html(watch: Watch, words: dict[str, str]) -> str:
+    folder, is_running = str(watch.folder), watch.state in ("reading", "following")
+    action = "unwatch" if is_running else "watch"
+    title = words[f"{action}_it"].format(folder=folder)
+    facts, failures = [], ""
+    if watch.report is not None:
+        counts = [f"{count} {words[what]}" for what, count in watch.report.counts.items() if count]
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(watch.read))
+        told = ", ".join(counts) or words["nothing"]
+        facts.append(words["read"].format(when=when, counts=told))
+        failed = watch.report.failed[:SHOWN_FAILURES]
+        failures = "".join(_outcome_html(outcome, words) for outcome in failed)
+    said = escape(" · ".join([*facts, *filter(None, [watch.message])]))
+    return (
+        f'<li class="is-{watch.state}"><b>{escape(folder)}</b> <em>{words[watch.state]}</em>'
+        f" {button_html(action, words[action], key=folder, title=title)}"
+        f"<small>{said}</small>{f'<ul>{failures}</ul>' if failures else ''}</li>"
     )

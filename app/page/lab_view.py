@@ -42,6 +42,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "now": "{title}: {state}",
         "ended": "stopped; what was measured is kept, and the same run goes on from there",
         "counted": "{samples:,} samples",
+        "sampled": "{done:,} of {total:,} samples",
         "arms": "{done} of {total} arms",
         "said": "What it says",
         "frontier": "Retrieve or fine-tune? (frontier)",
@@ -82,6 +83,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "now": "{title}：{state}",
         "ended": "已停止；已测量的内容会保留，再次开始同一测量时从中断处继续",
         "counted": "{samples:,} 个样本",
+        "sampled": "{total:,} 个样本，已完成 {done:,} 个",
         "arms": "{total} 个方案，已完成 {done} 个",
         "said": "运行输出",
         "frontier": "检索还是微调？（frontier）",
@@ -108,12 +110,14 @@ def progress_html(progress: Progress | None, language: Language) -> str:
         return ""
     words = WORDS[language]
     state = words["ended" if progress.state == "stopped" else _state_word(progress.state)]
-    facts = [_duration(progress.seconds), words["counted"].format(samples=progress.samples)]
-    bar = ""
-    if progress.arms:
-        done, total = progress.arms
-        facts.append(words["arms"].format(done=done, total=total))
-        bar = f'<progress value="{done}" max="{total}"></progress>'
+    facts, bar = [_duration(progress.seconds)], ""
+    if not progress.sampled:
+        facts.append(words["counted"].format(samples=progress.samples))
+    for unit, counted in (("sampled", progress.sampled), ("arms", progress.arms)):
+        if counted:
+            done, total = counted
+            facts.append(words[unit].format(done=done, total=total))
+            bar = f'<progress value="{done}" max="{max(total, 1)}"></progress>'
     said = "\n".join(escape(line) for line in progress.said[-SHOWN_LINES:])
     title = escape(words["now"].format(title=progress.title, state=state))
     return (

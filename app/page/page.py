@@ -89,13 +89,12 @@ def build_page(service: Service, *, examples: Sequence[str] = ()) -> gr.Blocks:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     blocks = gr.Blocks(title="Tether", analytics_enabled=False, delete_cache=_LEAVE_AGED_UPLOADS)
     with blocks:
-        language: gr.State = gr.State("en")
         with gr.Row(elem_id="tether-top"):
             brand = gr.HTML(_brand("en", LOCAL))
             collection = _collection_box(service)
             colours = _button("colours", "tether-colours")
             other = _button("other", "tether-language")
-        shell = Shell(service, language, collection, tuple(examples))
+        shell = Shell(service, collection, tuple(examples))
         with gr.Tabs(elem_id="tether-tabs"):
             tabs = [module.build(shell) for module in TABS]
         _wire(blocks, shell, tabs, (brand, collection, colours, other))
@@ -143,7 +142,7 @@ def _wire(
     def speak(language: Language, request: gr.Request, *values: object) -> list[Any]:
         words, person = WORDS[language], person_of(request)
         names = collection_names(shell.service, person)
-        drawn: list[Any] = [language, _brand(language, person)]
+        drawn: list[Any] = [_brand(language, person)]
         drawn.append(gr.update(label=words["collection"], choices=names))
         drawn += [gr.update(value=words[name]) for name in ("colours", "other")]
         rest = list(values)
@@ -153,18 +152,17 @@ def _wire(
         return drawn
 
     def greet(request: gr.Request, *values: object) -> list[Any]:
-        chinese = request.headers.get("accept-language", "").lower().startswith("zh")
-        drawn = speak("zh" if chinese else "en", request, *values)
-        drawn[2]["value"] = shell.service.default_collection(person_of(request))
+        drawn = speak(shell.language(request), request, *values)
+        drawn[1]["value"] = shell.service.default_collection(person_of(request))
         return drawn
 
-    def toggle(language: Language, request: gr.Request, *values: object) -> list[Any]:
-        return speak("en" if language == "zh" else "zh", request, *values)
+    def toggle(request: gr.Request, *values: object) -> list[Any]:
+        return speak(shell.languages.switch(request), request, *values)
 
-    spoken = [shell.language, brand, collection, colours, other]
+    spoken = [brand, collection, colours, other]
     for tab in tabs:
         spoken += [tab.item, *tab.parts]
-    other.click(toggle, [shell.language, *states], spoken, queue=False, **QUIET)
+    other.click(toggle, states, spoken, queue=False, **QUIET)
     colours.click(None, js=_SWITCH_COLOURS)
     blocks.load(greet, states, spoken, queue=False, **QUIET)
 

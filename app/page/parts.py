@@ -5,8 +5,10 @@ A tab is a module with one function, `build(shell) -> Tab`: it makes its compone
 them in another language. `app.page.page.TABS` lists the tabs; nothing else knows them.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -34,14 +36,52 @@ element.addEventListener("click", (event) => {
 """
 
 
+MOST_PAGES = 10_000  # whose choice of a language is remembered
+
+
+class Languages:
+    """Which language each open page speaks: its browser's, until somebody chooses the other one.
+
+    To be asked whenever something is drawn: an answer that is under way goes on in the language
+    just chosen, and what is asked before the page has greeted is answered in the browser's.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a choice."""
+        self._chosen: OrderedDict[str, Language] = OrderedDict()  # by page, the oldest first
+        self._lock = threading.Lock()
+
+    def of(self, request: gr.Request) -> Language:
+        """Return the language of the page from which a request comes."""
+        with self._lock:
+            chosen = self._chosen.get(request.session_hash or "")
+        if chosen is not None:
+            return chosen
+        wanted = request.headers.get("accept-language", "").lower()
+        return "zh" if wanted.startswith("zh") else "en"
+
+    def switch(self, request: gr.Request) -> Language:
+        """Let that page speak the other language from now on, and return it."""
+        other: Language = "en" if self.of(request) == "zh" else "zh"
+        with self._lock:
+            self._chosen[request.session_hash or ""] = other
+            while len(self._chosen) > MOST_PAGES:
+                self._chosen.popitem(last=False)
+        return other
+
+
 @dataclass(frozen=True, slots=True)
 class Shell:
     """What surrounds the tabs."""
 
     service: Service
-    language: gr.State  # "zh" or "en"
     collection: gr.Dropdown  # the collection that all tabs work on
     examples: tuple[str, ...] = ()
+    languages: Languages = field(default_factory=Languages)
+
+    def language(self, request: gr.Request) -> Language:
+        """Return the language that the page speaks now."""
+        return self.languages.of(request)
 
     def history(self, request: gr.Request) -> History:
         """Return the conversations of whoever sits before the page."""

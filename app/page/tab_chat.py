@@ -108,14 +108,14 @@ class _Chat:
     # Asking
 
     def ask(
-        self, question: str, shown: Open, language: Language, collection: str, request: gr.Request
+        self, question: str, shown: Open, collection: str, request: gr.Request
     ) -> Iterator[Drawn]:
         """Answer what was typed; while the last question is edited, in its place."""
         question = question.strip()
         if not question:
             yield {
                 self.parts.open: replace(shown, is_editing=False),
-                self.parts.box: _box(language),
+                self.parts.box: _box(self.shell.language(request)),
             }
             return
         before = shown.turns[:-1] if shown.is_editing else shown.turns
@@ -124,9 +124,9 @@ class _Chat:
         except TetherError as error:
             yield {self.parts.note: notice_html(one_line(error), "error")}
             return
-        yield from self._answer(opened, language, request)
+        yield from self._answer(opened, request)
 
-    def again(self, shown: Open, language: Language, request: gr.Request) -> Iterator[Drawn]:
+    def again(self, shown: Open, request: gr.Request) -> Iterator[Drawn]:
         """Answer the last question anew, over twice as many passages."""
         if not shown.turns or shown.turns[-1].is_open:
             yield {self.parts.note: ""}
@@ -134,7 +134,7 @@ class _Chat:
         last = shown.turns[-1]
         found = len(last.passages or ()) or self.shell.service.settings.search.top_k
         opened = shown.with_last(Turn(last.question, last.standalone))
-        yield from self._answer(opened, language, request, top_k=min(2 * found, MOST_PASSAGES))
+        yield from self._answer(opened, request, top_k=min(2 * found, MOST_PASSAGES))
 
     def _begin(self, question: str, shown: Open, collection: str, request: gr.Request) -> Open:
         """Return the conversation with a new turn, which is in the history before it is asked."""
@@ -146,7 +146,7 @@ class _Chat:
         return Open(conversation, (*before, turn))
 
     def _answer(
-        self, opened: Open, language: Language, request: gr.Request, top_k: int | None = None
+        self, opened: Open, request: gr.Request, top_k: int | None = None
     ) -> Iterator[Drawn]:
         """Yield the conversation while the answer to its last question comes."""
         parts = self.parts
@@ -168,9 +168,10 @@ class _Chat:
                 evidence = turn.answer or turn.passages
                 if evidence is not None and evidence is not drawn_evidence:
                     drawn_evidence = evidence
+                    language = self.shell.language(request)
                     drawn[parts.panel] = panel_of(opened.turns, language, opened.collection)
                 yield drawn
-        yield self._finished(opened, language, request)
+        yield self._finished(opened, request)
 
     def _events(
         self, opened: Open, owner: str, person: Person, top_k: int | None
@@ -199,9 +200,10 @@ class _Chat:
             words = WORDS[question_language(turn.question)]
             yield replace(turn, error=words["failed"].format(kind=type(error).__name__)), 0
 
-    def _finished(self, opened: Open, language: Language, request: gr.Request) -> Drawn:
+    def _finished(self, opened: Open, request: gr.Request) -> Drawn:
         """Keep the last turn and give the buttons back."""
         parts, history = self.parts, self.shell.history(request)
+        language = self.shell.language(request)
         drawn: Drawn = {
             parts.open: opened,
             parts.chatbot: messages_of(opened.turns),
@@ -216,29 +218,29 @@ class _Chat:
             drawn[parts.note] = notice_html(one_line(error), "error")
         return drawn
 
-    def stop(self, shown: Open, language: Language, request: gr.Request) -> Drawn:
+    def stop(self, shown: Open, request: gr.Request) -> Drawn:
         """Mark the turn that was cancelled."""
         if not shown.turns:
-            return {self.parts.box: _box(language, keep=True)}
-        return self._finished(shown.with_last(_ended(shown.turns[-1])), language, request)
+            return {self.parts.box: _box(self.shell.language(request), keep=True)}
+        return self._finished(shown.with_last(_ended(shown.turns[-1])), request)
 
-    def edit(self, shown: Open, language: Language) -> Drawn:
+    def edit(self, shown: Open, request: gr.Request) -> Drawn:
         """Put the last question back into the box."""
         if not shown.turns:
             return {self.parts.note: ""}
-        words = WORDS[language]
+        words = WORDS[self.shell.language(request)]
         box = gr.update(value=shown.turns[-1].question, placeholder=words["edit_last"])
         return {self.parts.open: replace(shown, is_editing=True), self.parts.box: box}
 
     # Feedback
 
-    def praise(self, shown: Open, language: Language) -> Drawn:
+    def praise(self, shown: Open, request: gr.Request) -> Drawn:
         """Keep a thumb up for the last answer."""
-        return {self.parts.note: self._keep(shown, language, "up")}
+        return {self.parts.note: self._keep(shown, self.shell.language(request), "up")}
 
-    def blame(self, shown: Open, language: Language) -> Drawn:
+    def blame(self, shown: Open, request: gr.Request) -> Drawn:
         """Keep a thumb down for the last answer."""
-        return {self.parts.note: self._keep(shown, language, "down")}
+        return {self.parts.note: self._keep(shown, self.shell.language(request), "down")}
 
     def offer_correction(self, shown: Open) -> Drawn:
         """Show the box for a corrected answer, which starts from the answer."""
@@ -248,9 +250,9 @@ class _Chat:
             self.parts.correction: gr.update(value=said.text if said else ""),
         }
 
-    def correct(self, correction: str, shown: Open, language: Language) -> Drawn:
+    def correct(self, correction: str, shown: Open, request: gr.Request) -> Drawn:
         """Keep what the last answer should have been."""
-        note = self._keep(shown, language, "down", correction)
+        note = self._keep(shown, self.shell.language(request), "down", correction)
         return {self.parts.note: note, self.parts.correcting: gr.update(visible=False)}
 
     def _keep(
@@ -277,27 +279,18 @@ class _Chat:
 
     # Conversations
 
-    def clear(self, language: Language, find: str, request: gr.Request) -> Drawn:
+    def clear(self, find: str, request: gr.Request) -> Drawn:
         """Begin a new conversation."""
-        drawn = self._show(Open(), language)
-        return drawn | {self.parts.list: self.listed(find, Open(), language, request)}
+        drawn = self._show(Open(), self.shell.language(request))
+        return drawn | {self.parts.list: self.listed(find, Open(), request)}
 
-    def leave(
-        self, collection: str, shown: Open, language: Language, find: str, request: gr.Request
-    ) -> Drawn:
+    def leave(self, collection: str, shown: Open, find: str, request: gr.Request) -> Drawn:
         """Begin a new conversation if another collection was chosen: each belongs to one."""
         if shown.collection in ("", collection):
             return {self.parts.note: ""}
-        return self.clear(language, find, request)
+        return self.clear(find, request)
 
-    def act(
-        self,
-        shown: Open,
-        language: Language,
-        find: str,
-        request: gr.Request,
-        event: gr.EventData,
-    ) -> Drawn:
+    def act(self, shown: Open, find: str, request: gr.Request, event: gr.EventData) -> Drawn:
         """Open, rename or delete a conversation of the list; a running answer was cancelled."""
         action, history = action_of(event), self.shell.history(request)
         more: Drawn = {}
@@ -315,16 +308,16 @@ class _Chat:
                 shown = Open() if action.id == shown.id else shown
         except TetherError as error:
             more[self.parts.note] = notice_html(one_line(error), "error")
-        more[self.parts.list] = self.listed(find, shown, language, request)
-        return self._show(shown, language) | more
+        more[self.parts.list] = self.listed(find, shown, request)
+        return self._show(shown, self.shell.language(request)) | more
 
-    def listed(self, find: str, shown: Open, language: Language, request: gr.Request) -> str:
+    def listed(self, find: str, shown: Open, request: gr.Request) -> str:
         """Return the conversations that hold what is looked for."""
         try:
             found = self.shell.history(request).conversations(find)
         except TetherError as error:
             return notice_html(one_line(error), "error")
-        return list_html(found, shown.id, language, find)
+        return list_html(found, shown.id, self.shell.language(request), find)
 
     def _show(self, shown: Open, language: Language) -> Drawn:
         """Draw a conversation in which nothing is being answered."""
@@ -340,7 +333,9 @@ class _Chat:
             parts.note: "",
         }
 
-    def speak(self, language: Language, request: gr.Request, shown: Open) -> list[Any]:
+    def speak(
+        self, language: Language, request: gr.Request, shown: Open, find: str | None
+    ) -> list[Any]:
         """Draw the tab in `language`; answers keep the language of their question."""
         words = WORDS[language]
         return [
@@ -349,7 +344,7 @@ class _Chat:
             gr.update(placeholder=words["welcome"]),
             gr.update(label=words["ask"], placeholder=words["ask"]),
             gr.update(label=words["correction"]),
-            self.listed("", shown, language, request),
+            self.listed(find or "", shown, request),
             panel_of(shown.turns, language, shown.collection),
         ]
 
@@ -401,7 +396,7 @@ def build(shell: Shell) -> Tab:
     _wire(shell, chat)
     drawn = (*(getattr(parts, name) for name in _LABELLED), parts.find, parts.chatbot, parts.box,
              parts.correction, parts.list, parts.panel)  # fmt: skip
-    return Tab(item, _name, drawn, (parts.open,), chat.speak)
+    return Tab(item, _name, drawn, (parts.open, parts.find), chat.speak)
 
 
 def _name(language: Language) -> str:
@@ -477,27 +472,26 @@ def _wire(shell: Shell, chat: _Chat) -> None:
     every = {shell.collection, *(getattr(parts, name) for name in _LABELLED + _DRAWN)}
     asking: dict[str, Any] = {"outputs": every, "concurrency_limit": None, **QUIET}
     drawing: dict[str, Any] = {"outputs": every, "queue": False, **QUIET}
-    typed = [parts.box, parts.open, shell.language, shell.collection]
-    shown = [parts.open, shell.language]
+    typed = [parts.box, parts.open, shell.collection]
     chosen = parts.chatbot.example_select(_chosen_example, outputs=parts.box, queue=False, **QUIET)
     asked = [
         parts.box.submit(chat.ask, typed, **asking),
         chosen.then(chat.ask, typed, **asking),
-        parts.again.click(chat.again, shown, **asking),
+        parts.again.click(chat.again, parts.open, **asking),
     ]
     # First cancel, then draw: a step in flight must not overwrite what these leave behind.
-    parts.box.stop(None, cancels=asked).then(chat.stop, shown, **drawing)
-    parts.clear.click(None, cancels=asked).then(chat.clear, [shell.language, parts.find], **drawing)
-    parts.list.click(chat.act, [*shown, parts.find], cancels=asked, **drawing)
-    moved = [shell.collection, *shown, parts.find]
+    parts.box.stop(None, cancels=asked).then(chat.stop, parts.open, **drawing)
+    parts.clear.click(None, cancels=asked).then(chat.clear, parts.find, **drawing)
+    parts.list.click(chat.act, [parts.open, parts.find], cancels=asked, **drawing)
+    moved = [shell.collection, parts.open, parts.find]
     shell.collection.change(chat.leave, moved, cancels=asked, **drawing)
-    parts.edit.click(chat.edit, shown, **drawing).then(None, js=_FOCUS_QUESTION)
-    parts.up.click(chat.praise, shown, **drawing)
-    parts.down.click(chat.blame, shown, **drawing)
+    parts.edit.click(chat.edit, parts.open, **drawing).then(None, js=_FOCUS_QUESTION)
+    parts.up.click(chat.praise, parts.open, **drawing)
+    parts.down.click(chat.blame, parts.open, **drawing)
     parts.correct.click(chat.offer_correction, parts.open, **drawing)
-    parts.save.click(chat.correct, [parts.correction, *shown], **drawing)
+    parts.save.click(chat.correct, [parts.correction, parts.open], **drawing)
     parts.find.change(
-        chat.listed, [parts.find, *shown], parts.list, trigger_mode="always_last", queue=False,
+        chat.listed, [parts.find, parts.open], parts.list, trigger_mode="always_last", queue=False,
         **QUIET,
     )  # fmt: skip
 

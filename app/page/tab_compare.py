@@ -84,7 +84,6 @@ class _Tab:
 
     def compare(
         self,
-        language: Language,
         collection: str,
         request: gr.Request,
         *values: Any,  # noqa: ANN401
@@ -99,8 +98,9 @@ class _Tab:
             return
         yield {parts.note: ""}
         for place in range(len(columns)):
-            with closing(self._fill(columns[place], asked, language)) as steps:
+            with closing(self._fill(columns[place], asked, request)) as steps:
                 for column in steps:
+                    language = self.shell.language(request)
                     columns = (*columns[:place], column, *columns[place + 1 :])
                     yield {
                         parts.shown: Shown(columns, collection),
@@ -127,7 +127,7 @@ class _Tab:
         return asked, columns_of(tuned or BASE)
 
     def _fill(
-        self, column: Column, asked: _Asked, language: Language
+        self, column: Column, asked: _Asked, request: gr.Request
     ) -> Yielding[Column, None, None]:
         """Yield a column as its answer comes; errors end it, and the others go on."""
         column = replace(column, has_begun=True)
@@ -141,7 +141,7 @@ class _Tab:
             yield replace(column, error=one_line(error))
         except Exception as error:
             _LOG.exception("a comparison failed")
-            failed = WORDS[language]["failed"].format(kind=type(error).__name__)
+            failed = WORDS[self.shell.language(request)]["failed"].format(kind=type(error).__name__)
             yield replace(column, error=failed)
 
     def _events(self, column: Column, asked: _Asked) -> Yielding[Waiting | Event, None, None]:
@@ -164,9 +164,10 @@ class _Tab:
         parts = self.parts
         return {parts.compare: gr.update(visible=True), parts.stop: gr.update(visible=False)}
 
-    def stopped(self, language: Language) -> Drawn:
+    def stopped(self, request: gr.Request) -> Drawn:
         """Offer another comparison, after one that was cancelled."""
-        return self.rest() | {self.parts.note: notice_html(WORDS[language]["stopped"], "note")}
+        words = WORDS[self.shell.language(request)]
+        return self.rest() | {self.parts.note: notice_html(words["stopped"], "note")}
 
     def speak(
         self, language: Language, request: gr.Request, shown: Shown, tuned: str | None
@@ -375,9 +376,9 @@ def _wire(shell: Shell, tab: _Tab) -> None:
     typed = [parts.question, parts.tuned, *parts.controls.inputs]
     comparing = gr.on(
         [parts.compare.click, parts.question.submit],
-        tab.compare, [shell.language, shell.collection, *typed], changed,
+        tab.compare, [shell.collection, *typed], changed,
         concurrency_limit=None, **QUIET,
     )  # fmt: skip
     parts.stop.click(None, cancels=[comparing]).then(
-        tab.stopped, shell.language, changed, queue=False, **QUIET
+        tab.stopped, None, changed, queue=False, **QUIET
     )

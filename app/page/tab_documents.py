@@ -1,7 +1,7 @@
-"""The tab Documents: what a collection holds, and how files come in and go.
+"""The tab Documents: what a collection holds, how files come in and go, and who may read them.
 
-A door only: `Service` keeps uploads, ingests, removes; this shows what became of each file. All
-text it shows passes `evidence.escape`.
+A door only: `Service` keeps uploads, ingests, removes, follows and shares; this shows what became
+of it. All text it shows passes `evidence.escape`.
 """
 
 import logging
@@ -15,7 +15,15 @@ from typing import Any
 
 import gradio as gr
 
-from app.page.documents_view import WORDS, listing_html, preview_html, progress_html
+from app.page.documents_view import (
+    WORDS,
+    listing_html,
+    preview_html,
+    progress_html,
+    shared_html,
+    sharing_html,
+    watched_html,
+)
 from app.page.evidence import Language, notice_html
 from app.page.parts import (
     ACTIONS,
@@ -27,7 +35,8 @@ from app.page.parts import (
     one_line,
     person_of,
 )
-from app.users import Person
+from app.users import NotAllowed, Person
+from app.watching import Watch
 from ingest.errors import TetherError, UnknownCollection, UsageError
 from ingest.pipeline import FileOutcome
 from ingest.sources import MEMBER, Source, is_gone, local_path
@@ -36,6 +45,7 @@ from retrieval.store import checked_name
 _LOG = logging.getLogger(__name__)
 
 _OPEN_AT_ONCE = 100  # files: systems bound the number of open ones
+_TICK = 2.0  # seconds between two looks at what is followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +56,12 @@ class _Parts:
     progress: gr.HTML
     name: gr.Textbox
     create: gr.Button
+    sharing: gr.HTML
+    watched: gr.HTML
     find: gr.Textbox
     list: gr.HTML
     preview: gr.HTML
+    timer: gr.Timer  # runs while a folder is followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ class _Documents:
     # Filling
 
     def upload(
-        self, paths: list[str] | None, language: Language, collection: str, request: gr.Request
+        self, paths: list[str] | None, collection: str, request: gr.Request
     ) -> Iterator[Drawn]:
         """Keep and ingest what was dropped, telling of each file as it is done."""
         files, place = [Path(path) for path in paths or ()], _Place(collection, person_of(request))
@@ -86,7 +99,7 @@ class _Documents:
                 self._upload(some, len(files) - len(some), place, tell)
 
         if files:
-            yield from self._watch(work, len(files), language, place)
+            yield from self._tell_of(work, len(files), request)
 
     def _upload(self, files: Sequence[Path], others: int, place: _Place, tell: _Tell) -> None:
         """Upload some of the files; the collection keeps its own copies."""
@@ -101,7 +114,7 @@ class _Documents:
                 person=place.person,
             )
 
-    def _ingest(self, uris: Sequence[str], language: Language, place: _Place) -> Iterator[Drawn]:
+    def _ingest(self, uris: Sequence[str], place: _Place, request: gr.Request) -> Iterator[Drawn]:
         """Ingest sources again; unchanged ones cost nothing."""
         sources = _sources(uris)
 
@@ -113,14 +126,18 @@ class _Documents:
                 person=place.person,
             )
 
-        yield from self._watch(work, len(sources), language, place)
+        yield from self._tell_of(work, len(sources), request)
 
-    def _watch(self, work: _Work, total: int, language: Language, place: _Place) -> Iterator[Drawn]:
+    def _tell_of(self, work: _Work, total: int, request: gr.Request) -> Iterator[Drawn]:
         """Run an ingest in a thread and yield how far it is; leaving the page does not stop it."""
         parts, outcomes, error = self.parts, list[FileOutcome](), ""
+
+        def drawn() -> str:
+            return progress_html(outcomes, total, self.shell.language(request)) + error
+
         yield {
             parts.files: gr.update(value=None, interactive=False),
-            parts.progress: progress_html(outcomes, total, language),
+            parts.progress: drawn(),
         }
         for step in _steps(work):
             if isinstance(step, str):
@@ -128,32 +145,26 @@ class _Documents:
                 continue
             outcome, total = step
             outcomes.append(outcome)
-            yield {parts.progress: progress_html(outcomes, total, language)}
+            yield {parts.progress: drawn()}
         yield {
             parts.files: gr.update(value=None, interactive=True),
-            parts.progress: progress_html(outcomes, total, language) + error,
-            parts.list: self._listed("", language, place),
+            parts.progress: drawn(),
         }
 
     # What the list offers
 
     def act(
-        self,
-        find: str,
-        language: Language,
-        collection: str,
-        request: gr.Request,
-        event: gr.EventData,
+        self, find: str, collection: str, request: gr.Request, event: gr.EventData
     ) -> Iterator[Drawn]:
         """Preview, remove, or ingest again a document; or do that to the whole collection."""
         action, service = action_of(event), self.shell.service
-        person = person_of(request)
+        person, language = person_of(request), self.shell.language(request)
         place = _Place(collection, person)
         try:
             if action.name == "preview":
                 yield {self.parts.preview: self._previewed(action.id, language, place)}
             elif action.name == "again":
-                yield from self._ingest(self._uris(action.id, place), language, place)
+                yield from self._ingest(self._uris(action.id, place), place, request)
             elif action.name == "remove":
                 uris = self._uris(action.id, place)
                 service.remove(uris, collection=collection, person=person)
@@ -183,11 +194,60 @@ class _Documents:
             raise UsageError("that document is no longer in the collection; choose another")
         return preview_html(document, place.collection, language)
 
+    # Who may read the collection, and what it follows
+
+    def manage(self, find: str, collection: str, request: gr.Request, event: gr.EventData) -> Drawn:
+        """Share the collection or no longer, follow a folder or no more."""
+        action, service, person = action_of(event), self.shell.service, person_of(request)
+        note = ""
+        try:
+            if action.name == "share":
+                service.share(collection, action.value, person=person)
+            elif action.name == "unshare":
+                service.unshare(collection, action.id, person=person)
+            elif action.name == "watch":
+                service.watch(action.id, collection=collection, person=person)
+            elif action.name == "unwatch":
+                service.unwatch(action.id, collection=collection, person=person)
+        except TetherError as error:
+            note = notice_html(one_line(error), "error")
+        return self.refresh(find, collection, request) | {self.parts.progress: note}
+
+    def tick(self, find: str, watched: str, collection: str, request: gr.Request) -> Drawn:
+        """Draw what is followed, and the documents where something became of it."""
+        around = self._around(self.shell.language(request), _Place(collection, person_of(request)))
+        if around[self.parts.watched] == watched:
+            return {self.parts.watched: gr.skip()}
+        return self.refresh(find, collection, request)
+
+    def _around(self, language: Language, place: _Place) -> Drawn:
+        """Draw who may read the collection and what it follows; of that, readers see nothing."""
+        service, parts, person = self.shell.service, self.parts, place.person
+        sharing, watches = "", tuple(Watch(folder) for folder in service.folders)
+        try:
+            watches = service.watches(place.collection, person=person)
+            if person.id:
+                owner, readers = service.rights(place.collection, person=person)
+                sharing = sharing_html(owner, readers, language)
+        except UnknownCollection:  # before its first document, with which it is made
+            pass
+        except NotAllowed:
+            sharing, watches = shared_html(language), ()
+        except TetherError as error:
+            sharing, watches = notice_html(one_line(error), "error"), ()
+        is_offered = person.is_operator and not service.folders
+        is_followed = any(watch.state in ("reading", "following") for watch in watches)
+        return {
+            parts.sharing: sharing,
+            parts.watched: watched_html(watches, language, tell_how=is_offered),
+            parts.timer: gr.update(active=is_followed),
+        }
+
     # Collections
 
-    def create(self, name: str, language: Language, request: gr.Request) -> Drawn:
+    def create(self, name: str, request: gr.Request) -> Drawn:
         """Make an empty collection and go to it."""
-        person = person_of(request)
+        person, language = person_of(request), self.shell.language(request)
         try:
             name = checked_name(name.strip())
             self.shell.service.ingest([], collection=name, person=person)
@@ -200,22 +260,29 @@ class _Documents:
         chosen = gr.update(choices=names, value=name)
         return {self.shell.collection: chosen, **self._show("", language, _Place(name, person))}
 
-    def show(
-        self, find: str | None, language: Language, collection: str, request: gr.Request
-    ) -> Drawn:
-        """Draw the documents of a collection; nothing was looked for yet where `find` is None."""
-        return self._show(find or "", language, _Place(collection, person_of(request)))
+    def show(self, find: str | None, collection: str, request: gr.Request) -> Drawn:
+        """Draw a collection; nothing was looked for yet where `find` is None."""
+        place = _Place(collection, person_of(request))
+        return self._show(find or "", self.shell.language(request), place)
+
+    def refresh(self, find: str | None, collection: str, request: gr.Request) -> Drawn:
+        """Draw what the collection on the screen holds now, and leave the rest as it is."""
+        place, language = _Place(collection, person_of(request)), self.shell.language(request)
+        drawn = self._around(language, place)
+        return drawn | {self.parts.list: self._listed(find or "", language, place)}
 
     def _show(self, find: str, language: Language, place: _Place) -> Drawn:
         return {
             self.parts.preview: "",
             self.parts.progress: "",
             self.parts.list: self._listed(find, language, place),
+            **self._around(language, place),
         }
 
-    def listed(self, find: str, language: Language, collection: str, request: gr.Request) -> str:
+    def listed(self, find: str, collection: str, request: gr.Request) -> str:
         """Return the documents of a collection, or why they cannot be listed."""
-        return self._listed(find, language, _Place(collection, person_of(request)))
+        place = _Place(collection, person_of(request))
+        return self._listed(find, self.shell.language(request), place)
 
     def _listed(self, find: str, language: Language, place: _Place) -> str:
         service, collection = self.shell.service, place.collection
@@ -228,17 +295,30 @@ class _Documents:
         known = service.collections(person=place.person)
         size = sum(info.bytes for info in known if info.name == collection)
         gone = {info.id for info in documents if all(map(is_gone, info.uris))}
-        return listing_html(documents, gone, (collection, size), language, find)
+        return listing_html(
+            documents, gone, (collection, size), language, find, may_change=self._may_change(place)
+        )
 
-    def speak(self, language: Language, request: gr.Request, collection: str) -> list[Any]:
+    def _may_change(self, place: _Place) -> bool:
+        try:
+            self.shell.service.rights(place.collection, person=place.person)
+        except NotAllowed:
+            return False
+        except TetherError:  # whatever is tried will say what is wrong
+            pass
+        return True
+
+    def speak(
+        self, language: Language, request: gr.Request, collection: str, find: str | None
+    ) -> list[Any]:
         """Draw the tab in `language`."""
-        words = WORDS[language]
+        words, drawn = WORDS[language], self.refresh(find, collection, request)
         return [
             gr.update(label=words["files"]),
             gr.update(label=words["name"], placeholder=words["name"]),
             gr.update(value=words["create"]),
             gr.update(label=words["find"], placeholder=words["find"]),
-            self.listed("", language, collection, request),
+            *(drawn[part] for part in _refreshed(self.parts)),
         ]
 
 
@@ -284,8 +364,13 @@ def build(shell: Shell) -> Tab:
         parts = _parts()
     documents = _Documents(shell, parts)
     _wire(shell, documents)
-    drawn = (parts.files, parts.name, parts.create, parts.find, parts.list)
-    return Tab(item, _name, drawn, (shell.collection,), documents.speak)
+    drawn = (parts.files, parts.name, parts.create, parts.find, *_refreshed(parts))
+    return Tab(item, _name, drawn, (shell.collection, parts.find), documents.speak)
+
+
+def _refreshed(parts: _Parts) -> tuple[Any, ...]:
+    """Return the components that show what the collection holds now."""
+    return parts.list, parts.sharing, parts.watched, parts.timer
 
 
 def _name(language: Language) -> str:
@@ -305,10 +390,13 @@ def _parts() -> _Parts:
                 made["create"] = gr.Button(
                     words["create"], size="sm", scale=0, elem_id="tether-create"
                 )
+            made["sharing"] = gr.HTML(elem_id="tether-sharing", js_on_load=ACTIONS)
+            made["watched"] = gr.HTML(elem_id="tether-watched", js_on_load=ACTIONS)
         with gr.Column(scale=7, min_width=340):
             made["find"] = _line("find", 200)
             made["list"] = gr.HTML(elem_id="tether-documents", js_on_load=ACTIONS)
             made["preview"] = gr.HTML(elem_id="tether-preview")
+    made["timer"] = gr.Timer(_TICK, active=False)
     return _Parts(**made)
 
 
@@ -326,15 +414,20 @@ def _wire(shell: Shell, documents: _Documents) -> None:
     every = {shell.collection, *(getattr(parts, name) for name in _Parts.__slots__)}
     working: dict[str, Any] = {"outputs": every, "concurrency_limit": None, **QUIET}
     drawing: dict[str, Any] = {"outputs": every, "queue": False, **QUIET}
-    place = [shell.language, shell.collection]
-    parts.files.upload(documents.upload, [parts.files, *place], **working)
-    parts.list.click(documents.act, [parts.find, *place], **working)
+    shown = [parts.find, shell.collection]
+    # Then draw the collection that is on the screen by now, which may be another one.
+    for worked in (
+        parts.files.upload(documents.upload, [parts.files, shell.collection], **working),
+        parts.list.click(documents.act, shown, **working),
+    ):
+        worked.then(documents.refresh, shown, **drawing)
+    gr.on([parts.sharing.click, parts.watched.click], documents.manage, shown, **drawing)
+    parts.timer.tick(documents.tick, [parts.find, parts.watched, shell.collection], **drawing)
     gr.on(
         [parts.create.click, parts.name.submit],
-        documents.create, [parts.name, shell.language], **drawing,
+        documents.create, parts.name, **drawing,
     )  # fmt: skip
-    shell.collection.change(documents.show, [parts.find, *place], **drawing)
+    shell.collection.change(documents.show, shown, **drawing)
     parts.find.change(
-        documents.listed, [parts.find, *place], parts.list, trigger_mode="always_last",
-        queue=False, **QUIET,
+        documents.listed, shown, parts.list, trigger_mode="always_last", queue=False, **QUIET,
     )  # fmt: skip

@@ -70,20 +70,14 @@ class _Tab:
         self.parts = parts
         self.runs = Runs(shell.service.settings)
 
-    def start(
-        self,
-        language: Language,
-        collection: str,
-        request: gr.Request,
-        *values: Any,  # noqa: ANN401
-    ) -> Drawn:
+    def start(self, collection: str, request: gr.Request, *values: Any) -> Drawn:  # noqa: ANN401
         """Start what was chosen."""
 
         def work() -> Drawn:
             self.runs.start(self._wanted(values, collection, person_of(request)))
-            return self._drawn(language)
+            return self._drawn(self.shell.language(request))
 
-        return self._allowed(work, language, request)
+        return self._allowed(work, request)
 
     def _wanted(self, values: Sequence[Any], collection: str, person: Person) -> Order:
         """Return what the tab's inputs say; they come from a browser and may be anything.
@@ -100,21 +94,22 @@ class _Tab:
         found = [path for path in paths if path is not None]
         return frontier_order(found, str(budget), service.settings.home)
 
-    def stop(self, language: Language, request: gr.Request) -> Drawn:
+    def stop(self, request: gr.Request) -> Drawn:
         """Stop what is being measured."""
 
         def work() -> Drawn:
             self.runs.stop()
-            return self._drawn(language)
+            return self._drawn(self.shell.language(request))
 
-        return self._allowed(work, language, request)
+        return self._allowed(work, request)
 
-    def show(self, language: Language, request: gr.Request) -> Drawn:
+    def show(self, request: gr.Request) -> Drawn:
         """Draw how far the run is, and all runs."""
-        return self._allowed(lambda: self._drawn(language), language, request)
+        return self._allowed(lambda: self._drawn(self.shell.language(request)), request)
 
-    def tick(self, language: Language, request: gr.Request) -> Drawn:
+    def tick(self, request: gr.Request) -> Drawn:
         """Draw how far the run is; once it has ended, all runs too."""
+        language = self.shell.language(request)
 
         def work() -> Drawn:
             progress = self.runs.progress()
@@ -122,11 +117,11 @@ class _Tab:
                 return self._drawn(language)
             return {self.parts.now: progress_html(progress, language)}
 
-        return self._allowed(work, language, request)
+        return self._allowed(work, request)
 
-    def act(self, language: Language, request: gr.Request, event: gr.EventData) -> Drawn:
+    def act(self, request: gr.Request, event: gr.EventData) -> Drawn:
         """Open a report."""
-        action, parts = action_of(event), self.parts
+        action, parts, language = action_of(event), self.parts, self.shell.language(request)
 
         def work() -> Drawn:
             page = report_of(self.shell.service.settings.home, action.id, language)
@@ -135,7 +130,7 @@ class _Tab:
                 parts.report: report_html(action.id, page, address, language), parts.note: "",
             }  # fmt: skip
 
-        return self._allowed(work, language, request) if action.name == "open" else {}
+        return self._allowed(work, request) if action.name == "open" else {parts.note: ""}
 
     def speak(self, language: Language, request: gr.Request) -> list[Any]:
         """Draw the tab in `language`."""
@@ -144,7 +139,7 @@ class _Tab:
             parts.what: gr.update(label=words["what"], choices=_choices(language)),
             parts.limit: gr.update(label=words["limit"]),
             parts.budget: gr.update(label=words["budget"], info=words["asked"]),
-        } | self.show(language, request)
+        } | self.show(request)
         return [drawn.get(part, gr.update()) for part in every(parts)]
 
     def _drawn(self, language: Language) -> Drawn:
@@ -160,19 +155,19 @@ class _Tab:
             parts.timer: gr.update(active=is_running),
         }
 
-    def _allowed(self, work: Callable[[], Drawn], language: Language, request: gr.Request) -> Drawn:
+    def _allowed(self, work: Callable[[], Drawn], request: gr.Request) -> Drawn:
         """Do something for an operator, and for nobody else; tell what goes wrong."""
+        words = WORDS[self.shell.language(request)]
         try:
             self.shell.service.require_operator(person_of(request))
             return work()
         except NotAllowed:
-            note = notice_html(WORDS[language]["operators"], "note")
+            note = notice_html(words["operators"], "note")
         except TetherError as error:
             note = notice_html(one_line(error), "error")
         except Exception as error:
             _LOG.exception("the laboratory failed")
-            failed = WORDS[language]["failed"].format(kind=type(error).__name__)
-            note = notice_html(failed, "error")
+            note = notice_html(words["failed"].format(kind=type(error).__name__), "error")
         return {self.parts.note: note}
 
 
@@ -242,8 +237,8 @@ def _wire(shell: Shell, tab: _Tab, item: gr.Tab) -> None:
     drawing: dict[str, Any] = {"outputs": set(every(parts)), "queue": False, **QUIET}
     typed = [parts.what, parts.limit, parts.budget]
     parts.what.change(_needed, parts.what, [parts.limit, parts.budget], queue=False, **QUIET)
-    parts.start.click(tab.start, [shell.language, shell.collection, *typed], **drawing)
-    parts.stop.click(tab.stop, shell.language, **drawing)
-    parts.list.click(tab.act, shell.language, **drawing)
-    parts.timer.tick(tab.tick, shell.language, **drawing)
-    item.select(tab.show, shell.language, **drawing)
+    parts.start.click(tab.start, [shell.collection, *typed], **drawing)
+    parts.stop.click(tab.stop, None, **drawing)
+    parts.list.click(tab.act, None, **drawing)
+    parts.timer.tick(tab.tick, None, **drawing)
+    item.select(tab.show, None, **drawing)

@@ -79,9 +79,9 @@ class _Tab:
         settings = shell.service.settings
         self._lender = Lender(lambda _: load_lens(settings))
 
-    def look(self, language: Language, request: gr.Request, *values: Any) -> Iterator[Drawn]:  # noqa: ANN401
+    def look(self, request: gr.Request, *values: Any) -> Iterator[Drawn]:  # noqa: ANN401
         """Show one step after the other, as the model takes them."""
-        parts, words = self.parts, WORDS[language]
+        parts, words = self.parts, WORDS[self.shell.language(request)]
         yield {parts.look: gr.update(visible=False), parts.stop: gr.update(visible=True)}
         note = ""
         try:
@@ -90,7 +90,7 @@ class _Tab:
                 if isinstance(shown, str):
                     yield {parts.note: notice_html(shown, "waiting")}
                 else:
-                    html = sight_html(shown, language)
+                    html = sight_html(shown, self.shell.language(request))
                     yield {parts.sight: shown, parts.seen: html, parts.note: ""}
         except TetherError as error:
             note = words["error"].format(message=one_line(error))
@@ -115,15 +115,14 @@ class _Tab:
         parts = self.parts
         return {parts.look: gr.update(visible=True), parts.stop: gr.update(visible=False)}
 
-    def stopped(self, language: Language) -> Drawn:
+    def stopped(self, request: gr.Request) -> Drawn:
         """Offer another look, after one that was cancelled."""
-        return self.rest() | {self.parts.note: notice_html(WORDS[language]["stopped"], "note")}
+        words = WORDS[self.shell.language(request)]
+        return self.rest() | {self.parts.note: notice_html(words["stopped"], "note")}
 
-    def take(
-        self, question: str, language: Language, collection: str, request: gr.Request
-    ) -> Drawn:
+    def take(self, question: str, collection: str, request: gr.Request) -> Drawn:
         """Put the passage nearest to the question into its box."""
-        parts, words = self.parts, WORDS[language]
+        parts, words = self.parts, WORDS[self.shell.language(request)]
         try:
             found = self.shell.service.search(
                 question, collection=collection, top_k=1, person=person_of(request)
@@ -299,12 +298,10 @@ def _wire(shell: Shell, tab: _Tab) -> None:
     typed = [parts.question, parts.passage, parts.lead, parts.steps, *parts.controls.inputs]
     looking = gr.on(
         [parts.look.click, parts.question.submit],
-        tab.look, [shell.language, *typed], looked, concurrency_limit=None, **QUIET,
+        tab.look, typed, looked, concurrency_limit=None, **QUIET,
     )  # fmt: skip
-    parts.stop.click(None, cancels=[looking]).then(
-        tab.stopped, shell.language, looked, queue=False, **QUIET
-    )
+    parts.stop.click(None, cancels=[looking]).then(tab.stopped, None, looked, queue=False, **QUIET)
     parts.take.click(
-        tab.take, [parts.question, shell.language, shell.collection], [parts.passage, parts.note],
+        tab.take, [parts.question, shell.collection], [parts.passage, parts.note],
         queue=False, **QUIET,
     )  # fmt: skip
