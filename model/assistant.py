@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ingest.errors import QuestionError, UsageError
 from model.answers import Answer, Citation, Claim, Status
-from model.claims import Draft, DraftClaim, marked, read, unmarked
+from model.claims import Draft, DraftClaim, marked, read
 from model.evidence import Sentence
 from model.generators import Decoding, Generator
 from model.prompts import Prompt, PromptOptions, build_memory_prompt, build_prompt, pack
@@ -212,8 +212,8 @@ class Assistant:
             draft += piece
             yield Drafted(piece)
         claims = tuple(Claim(claim.text) for claim in read(draft, []))
-        # As it is, for a model that says "I don't know" has made no claim and has answered.
-        yield Finished(Answer(question, unmarked(draft), claims, (), "unverified", timings.close()))
+        text = " ".join(claim.text for claim in claims)
+        yield Finished(Answer(question, text, claims, (), "unverified", timings.close()))
 
     def _verified(self, evidence: QuestionEvidence, draft: Draft) -> tuple[list[Claim], Status]:
         """Return the likelier of what a draft says and what was read, else a quotation."""
@@ -314,8 +314,7 @@ def _answer(
         return Answer(evidence.question, text, (), passages, "abstained", timings)
     parts = []
     for claim in claims:
-        words = unmarked(claim.text)  # a document's own "[2]" would pass for a citation of ours
-        words = _quoted(words) if claim.is_quotation else words
+        words = _quoted(claim.text) if claim.is_quotation else claim.text
         parts.append(marked(words, [citation.passage_number for citation in claim.citations]))
     joint = "" if evidence.language == "zh" else " "
     return Answer(evidence.question, joint.join(parts), tuple(claims), passages, status, timings)

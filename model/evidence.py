@@ -21,7 +21,7 @@ LONGEST_SENTENCE = 400  # characters; a longer one is cut, so that a citation st
 
 _WORD = re.compile(rf"[{IDEOGRAPHS}]+|[^\W_{IDEOGRAPHS}]+(?:['’.][^\W\d_{IDEOGRAPHS}]+)*")
 _NUMBER = re.compile(
-    r"(\d+(?:[.,:]\d+)*)(?:[ -]?(thousand|million|billion|trillion)\b|([万萬亿億]+))?",
+    r"(\d+(?:[.,:]\d+)*)(?:[ -]?(thousand|million|billion|trillion)\b|([万萬亿億]{1,2}))?",
     re.IGNORECASE,
 )
 _SCALES = {

@@ -107,14 +107,6 @@ def test_of_likely_sentences_the_one_that_defines_is_quoted() -> None:
     assert unlikely.status == "abstained"
 
 
-def test_a_mark_of_a_document_is_no_citation_of_ours() -> None:
-    texts = ["The Zarnith bridge was built by Ola Fenn.[3]", TEXTS[1]]
-    given = given_passages(texts, QUESTION, HashingEncoder())
-    answer = assistant("Marta Lindqvist [1]", quote_from=0.5).ask(QUESTION, passages=given)
-    assert answer.text == "“The Zarnith bridge was built by Ola Fenn.” [1]"
-    assert answer.claims[0].citations[0].quote == texts[0]
-
-
 def test_what_the_generator_refuses_is_not_quoted() -> None:
     answer = ask("The passages do not say.", quote_from=0.5)
     assert (answer.status, answer.text, answer.claims) == ("abstained", ABSTENTION["en"], ())
@@ -222,8 +214,6 @@ def test_from_memory_is_never_supported() -> None:
     answer = assistant("Ola Fenn [1]").ask(QUESTION, retrieval=False)
     assert (answer.status, answer.text, answer.passages) == ("unverified", "Ola Fenn", ())
     assert all(not claim.citations and claim.support == 0.0 for claim in answer.claims)
-    unknowing = assistant("I don't know.").ask(QUESTION, retrieval=False)
-    assert (unknowing.status, unknowing.text) == ("unverified", "I don't know.")  # and not ""
 
 
 def test_text_in_a_document_is_data() -> None:
