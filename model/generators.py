@@ -762,7 +762,7 @@ class OpenAIGenerator:
                         " generator.model and TETHER_GENERATOR_API_KEY"
                     )
                 if not tells_no_scores:
-                    yield from _read_events(reply.iter_lines(), scores)
+                    yield from _read_events(_lines(reply.iter_bytes()), scores)
             if tells_no_scores:  # or the request is wrong anyway, which this one then says
                 yield from self.stream(prompt, decoding)
         except (httpx.ReadError, httpx.RemoteProtocolError) as error:
@@ -785,6 +785,18 @@ class OpenAIGenerator:
         self._http.close()
 
 
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    """Yield the lines of a stream of events.
+
+    httpx's own lines end at U+2028 and its like, too, which stand in a JSON text as they are.
+    """
+    held = b""
+    for piece in pieces:
+        *lines, held = (held + piece).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+    yield held.decode(errors="replace")
+
+
 def _read_events(lines: Iterator[str], scores: list[float] | None) -> Iterator[str]:
     """Yield the text of server-sent events until the server says that it has finished."""
     has_finished = False
@@ -799,7 +811,9 @@ def _read_events(lines: Iterator[str], scores: list[float] | None) -> Iterator[s
             failure, text = chunk.get("error"), _chunk_text(chunk)
             if scores is not None:
                 scores.extend(_chunk_scores(chunk))
-            has_finished |= any(choice.get("finish_reason") for choice in chunk.get("choices", ()))
+            has_finished |= any(
+                choice.get("finish_reason") for choice in chunk.get("choices") or ()
+            )
         except (ValueError, AttributeError, TypeError, LookupError) as error:
             raise GeneratorError("the server sent a broken event stream; try again") from error
         if failure:

@@ -660,6 +660,11 @@ class TestOpenAI:
             assert text_of(generator, replace(PROMPT, user="\ud83d")) == "yes"
             assert generator.count_tokens("\ud83d") > 0
 
+    def test_only_a_line_feed_ends_a_line(self, server: _Server) -> None:
+        chunk = json.dumps(delta("a\u2028b\u0085c"), ensure_ascii=False)
+        server.reply = f'data: {chunk}\r\n\r\ndata: {{"choices": null}}\n\ndata: [DONE]'.encode()
+        assert text_of(OpenAIGenerator(server.url, model="m")) == "a\u2028b\u0085c"
+
     @pytest.mark.parametrize("status", [401, 404, 500])
     def test_an_error_status(self, server: _Server, status: int) -> None:
         server.status, server.reply = status, b'{"error":\n "no such model"}'
