@@ -169,6 +169,8 @@ def run(
     """
     import uvicorn
 
+    from app.http.connections import Impatient
+
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
@@ -190,6 +192,7 @@ def run(
 
     config = uvicorn.Config(
         app,
+        http=Impatient,
         log_config=None,
         access_log=False,
         server_header=False,

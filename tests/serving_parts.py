@@ -9,6 +9,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from app.http.connections import Impatient
 from app.service import Service
 from app.settings import load_settings
 from model.generators import Decoding, Generator, ScriptedGenerator
@@ -75,10 +76,10 @@ def make_service(home: Path, generator: Generator | None = None, **flags: str) -
 
 
 @contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
+def served(app: ASGIApp, protocol: type[Impatient] = Impatient) -> Iterator[str]:
     """Serve an application on a loopback port, as the process does; yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, http=protocol, log_config=None, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

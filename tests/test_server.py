@@ -17,7 +17,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.http.guard import JSON_BYTES
+from app.http.connections import Impatient
+from app.http.guard import FRAMEWORK, JSON_BYTES
 from app.http.server import build_app
 from app.service import Service
 from model.generators import OpenAIGenerator
@@ -33,6 +34,12 @@ from tests.serving_parts import (
 
 HERE = "http://127.0.0.1:7860"
 SECRET = "Xylophonia"  # a word that must not reach the log
+
+
+class Hasty(Impatient):
+    """Closes a connection that brings no request within two seconds."""
+
+    seconds = 2.0
 
 
 ANY_JSON = st.recursive(
@@ -436,9 +443,10 @@ class TestGuard:
                 response = client.post("/api/ask", headers={"content-length": length})
                 error_of(response, 413)
 
-    def test_json_may_be_smaller_than_uploads(self, client: TestClient) -> None:
+    @pytest.mark.parametrize("path", ["/api/ask", "/mcp", "/gradio_api/queue/join", "/nothing"])
+    def test_what_is_no_upload_must_fit_into_memory(self, client: TestClient, path: str) -> None:
         body = b" " * (JSON_BYTES + 1)
-        error_of(client.post("/api/ask", content=body), 413)
+        error_of(client.post(path, content=body), 413)
 
     def test_a_body_that_never_ends(self, home: Path) -> None:
         with (
@@ -455,6 +463,41 @@ class TestGuard:
             response.begin()
             assert response.status == 408
             assert "took too long" in json.loads(response.read())["error"]["message"]
+
+    def test_a_connection_that_brings_no_request_is_closed_and_an_answer_is_not(
+        self, home: Path
+    ) -> None:
+        gated = GatedGenerator()
+        body = {"question": QUESTION, "passages": [BRIDGE.decode()], "stream": True}
+        with (
+            make_service(home, gated) as service,
+            served(build_app(service), Hasty) as url,
+            socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)) as silent,
+            httpx.stream("POST", f"{url}/api/ask", json=body, timeout=60) as answering,
+        ):
+            assert gated.wait_until_inside(1)
+            silent.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0")  # half of a head
+            silent.settimeout(60)
+            assert silent.recv(1) == b""  # closed
+            gated.gate.set()  # the answer began before that, and took longer
+            assert json.loads(list(answering.iter_lines())[-1])["event"] == "finished"
+
+    def test_of_the_pages_framework_only_what_the_page_calls_is_served(
+        self, service: Service
+    ) -> None:
+        def found() -> None:
+            """Answer any request."""
+
+        path = f"{FRAMEWORK}{{rest:path}}"
+        app = build_app(service, mount=lambda app: app.add_api_route(path, found))
+        client = TestClient(app, base_url=HERE)
+        for path in ("theme.css", "queue/data", "heartbeat/a"):
+            assert client.get(FRAMEWORK + path).status_code == 200
+        for path in (
+            "file=https://example.org/a", "file=/etc/passwd", "file/a", "proxy=https://a.example",
+            "deep_link?session_hash=a", "component_server", "call/a", "queue/status", "heartbeat",
+        ):  # fmt: skip
+            assert "not served" in error_of(client.get(FRAMEWORK + path), 404)
 
     def test_web_sockets_are_closed(self, service: Service) -> None:
         async def echo(socket: WebSocket) -> None:

@@ -7,9 +7,11 @@
 - **Who asks**: found out here (`app.http.identity`), for every path that there is.
 - **Size and time of the body**: counted while it arrives, so neither a lie about its length nor a
   trickle of single bytes holds more memory or a connection for longer than allowed.
+- **What the page does not use**: its framework would also fetch any web address for whoever asks,
+  hand out files and the state of a session; of its interface, only what the page calls is served.
 
 One line a request goes to the log: method, route, status, seconds, and no text of anybody's. Knows
-nothing of routes.
+nothing of what routes do.
 """
 
 import asyncio
@@ -31,7 +33,15 @@ from app.http.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-JSON_BYTES = 4 << 20  # largest body of the routes that take JSON
+JSON_BYTES = 4 << 20  # largest body that is no upload: it is read into memory as a whole
+UPLOADS = frozenset({"/api/ingest", "/gradio_api/upload"})  # paths whose bodies go to the disk
+FRAMEWORK = "/gradio_api/"  # where the interface of the page's framework begins ...
+# ... and what of it the page calls, whole paths and beginnings of paths.
+CALLED = frozenset({
+    "app_id", "cancel", "info", "queue/data", "queue/join", "reset", "startup-events", "theme.css",
+    "upload", "upload_progress",
+})  # fmt: skip
+CALLED_BELOW = ("heartbeat/", "run/")
 FORM_BYTES = 16 << 10  # largest body from somebody who has yet to log in
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -111,7 +121,7 @@ class Guard:
             await send(message)
 
         try:
-            refusal = self._refusal(scope) or self._admit(scope)
+            refusal = self._refusal(scope) or self._admit(scope) or _unused(scope)
             if refusal is None:
                 bounded = _Body(receive, _most_bytes(scope, self._limits), self._limits.seconds)
                 await self._app(scope, bounded, answer)
@@ -190,12 +200,20 @@ def error_response(status: int, message: str, kind: str = "", code: str | None =
     return Response(content, status, headers, media_type="application/json")
 
 
+def _unused(scope: Scope) -> Response | None:
+    """Return the answer to a request for what the page's framework has and the page never uses."""
+    begin, _, called = scope["path"].partition(FRAMEWORK)
+    if begin or not called or called in CALLED or called.startswith(CALLED_BELOW):
+        return None
+    return error_response(404, "that is not served; see /openapi.json for what is")
+
+
 def _most_bytes(scope: Scope, limits: Limits) -> int:
-    path = scope["path"]
-    if path in ("/login", "/logout"):
-        return min(FORM_BYTES, limits.upload_bytes)
-    takes_json = path.startswith(("/v1/", "/api/")) and path.rstrip("/") != "/api/ingest"
-    return min(JSON_BYTES, limits.upload_bytes) if takes_json else limits.upload_bytes
+    path = scope["path"].rstrip("/")
+    if path in UPLOADS:
+        return limits.upload_bytes
+    is_form = path in ("/login", "/logout")
+    return min(FORM_BYTES if is_form else JSON_BYTES, limits.upload_bytes)
 
 
 def _too_large(most_bytes: int) -> Response:
