@@ -471,7 +471,7 @@ def test_too_little_cannot_be_told() -> None:
 @pytest.mark.parametrize(
     ("changed", "choice"),
     [
-        ({"lora16-qa-e4": trained(0.3, 0.8)}, "retrieve"),
+        ({"lora16-qa-e4": trained(0.3, 0.5)}, "retrieve"),
         ({"lora16-qa-e4": trained(1.0, 0.5), "rag-3": trained(0.3, 0.9)}, "fine-tune"),
         (
             {
@@ -481,7 +481,7 @@ def test_too_little_cannot_be_told() -> None:
             },
             "both",
         ),
-        ({"lora16-qa-e4": trained(0.88, 0.8)}, "cannot be told"),
+        ({"lora16-qa-e4": trained(0.88, 0.5)}, "cannot be told"),
     ],
 )
 def test_the_verdict(changed: Mapping[str, Rates], choice: str) -> None:
@@ -496,7 +496,7 @@ def test_the_verdict(changed: Mapping[str, Rates], choice: str) -> None:
         assert "nan" not in said and "{" not in said
         assert f"{100 * decision.difference.low:.0f}" in said
     assert (decision.needed > 0) == (choice == "cannot be told")
-    assert ("forgotten" in decision.sentence("en")) == (choice in ("fine-tune", "both"))
+    assert "forgotten" in decision.sentence("en")  # whichever wins, training has its price
 
 
 def test_without_both_sides_there_is_no_verdict() -> None:

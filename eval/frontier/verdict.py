@@ -235,7 +235,7 @@ class Decision:
     other_right: Estimate
     difference: Estimate  # `arm` minus `other` on the same questions
     needed: int  # groups of facts that would tell; 0 where it is told, or nothing was compared
-    forgotten: Estimate  # retention of known facts by `arm`, where it is trained
+    forgotten: Estimate  # retention of known facts by the one of both that is trained
 
     def sentence(self, language: str) -> str:
         """Return the verdict for a reader who is no expert, in "zh" or else in English."""
@@ -326,11 +326,12 @@ def _decision(
     evidence: Evidence, choice: Choice, pair: Pair, gained: Quantity, group: Group
 ) -> Decision:
     arm, other = pair
-    alone = _without_passages(arm)
+    trained = next((one for one in pair if one.training is not None), arm)
+    alone = _without_passages(trained)
     base = known_twin(evidence, alone)
     forgotten = (
         evidence.difference(alone, base, [KNOWN])
-        if arm.training is not None and base is not None and evidence.has(alone)
+        if trained.training is not None and base is not None and evidence.has(alone)
         else evidence.draws.nothing()
     )
     number = gained.estimate
