@@ -61,7 +61,8 @@ def list_feedback(flags: Flags, as_json: bool) -> None:
             click.echo(f"[{', '.join(store.export())}]")
             return
         for entry in store.entries():
-            click.echo(shown(f"{entry.id}  {entry.time}  {entry.thumb:4}  {entry.question}"))
+            who = f"{entry.person}  " if entry.person else ""
+            click.echo(shown(f"{entry.id}  {entry.time}  {who}{entry.thumb:4}  {entry.question}"))
             click.echo(shown(f"    {entry.answer}"))
             if entry.correction:
                 click.echo(shown(f"    -> {entry.correction}"))

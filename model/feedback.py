@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 FEEDBACK_FILE = "feedback.sqlite"
 Thumb = Literal["up", "down", "none"]
 
-_VERSION = 1
+_VERSION = 2
 _WAIT = 30.0  # seconds for another process to finish its entry
 _COLUMNS = ("id", "time", "question", "answer", "passages", "thumb", "correction", "generator",
-            "adapter")  # fmt: skip
+            "adapter", "person")  # fmt: skip
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS feedback (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, so a removed one stays removed
@@ -44,9 +44,12 @@ CREATE TABLE IF NOT EXISTS feedback (
     thumb TEXT NOT NULL CHECK (thumb IN ('up', 'down', 'none')),
     correction TEXT,
     generator TEXT NOT NULL,
-    adapter TEXT NOT NULL
+    adapter TEXT NOT NULL,
+    person TEXT NOT NULL DEFAULT ''
 ) STRICT
 """
+# What each version lacks of the next one.
+_MIGRATIONS = {1: "ALTER TABLE feedback ADD COLUMN person TEXT NOT NULL DEFAULT ''"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Feedback:
     correction: str | None = None  # what the answer should have been
     generator: str = ""  # name or hash of the model that answered
     adapter: str = ""  # the same of its adapter
+    person: str = ""  # name of the user who said it; empty where nobody logs in
     time: str = ""  # ISO 8601 in UTC; empty is now
     id: int = 0  # given by the store
 
@@ -115,6 +119,8 @@ class FeedbackStore:
                     f"{self.path} was written by a newer Tether: update Tether, or move it away"
                 )
             self._connection.execute(_SCHEMA)
+            for old in range(version or _VERSION, _VERSION):
+                self._connection.execute(_MIGRATIONS[old])
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _switch_to_wal(self) -> None:
@@ -157,9 +163,9 @@ class FeedbackStore:
             entry.time or datetime.now(UTC).isoformat(timespec="seconds"),
             _storable(entry.question), _storable(entry.answer), json.dumps(passages), entry.thumb,
             _storable(entry.correction or "") or None, _storable(entry.generator),
-            _storable(entry.adapter),
+            _storable(entry.adapter), _storable(entry.person),
         )  # fmt: skip
-        command = f"INSERT INTO feedback ({', '.join(_COLUMNS[1:])}) VALUES (?,?,?,?,?,?,?,?)"
+        command = f"INSERT INTO feedback ({', '.join(_COLUMNS[1:])}) VALUES (?,?,?,?,?,?,?,?,?)"
         with self._explained(), self._transaction():
             return int(self._connection.execute(command, values).lastrowid or 0)
 

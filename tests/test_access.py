@@ -31,6 +31,7 @@ from app.service import Service
 from app.serving import hosts_of
 from app.users import LOCAL, Cost, NotAllowed, Person, Users
 from ingest.errors import UnknownCollection
+from model.feedback import FeedbackStore
 from tests.pages import PATIENCE, Opener
 from tests.serving_parts import BRIDGE, QUESTION, TEA, make_service
 from tests.test_service import upload
@@ -110,6 +111,15 @@ def furnished(service: Service, *, page: bool = False) -> House:
     conversation = history.begin(ADAS, "Who built it?").id
     history.save(conversation, 1, Turn("Who built it?"))
     return House(service, app, people, tokens, document["id"], conversation)
+
+
+def test_feedback_tells_who_gave_it(house: House) -> None:
+    with house.client("ada") as ada:
+        answer = ada.post("/api/ask", json={"question": QUESTION, "collection": ADAS}).json()
+        assert ada.post("/api/feedback", json=answer | {"thumb": "up"}).status_code == 201
+
+    with FeedbackStore(house.service.settings.home) as store:
+        assert [entry.person for entry in store.entries()] == ["ada"]
 
 
 # --- Every route ---------------------------------------------------------------------------------

@@ -134,6 +134,21 @@ def test_a_damaged_or_newer_file_is_refused_with_a_remedy(tmp_path: Path) -> Non
         FeedbackStore(tmp_path)
 
 
+def test_a_file_without_people_is_brought_up_to_date(tmp_path: Path) -> None:
+    with FeedbackStore(tmp_path) as store:
+        store.add(RIGHT)
+    with closing(sqlite3.connect(tmp_path / FEEDBACK_FILE)) as connection:  # as version 1 had it
+        connection.execute("ALTER TABLE feedback DROP COLUMN person")
+        connection.execute("PRAGMA user_version = 1")
+
+    for name in ("ada", "eve"):  # opened again, it is of the new version already
+        with FeedbackStore(tmp_path) as store:
+            store.add(replace(RIGHT, person=name))
+
+    with FeedbackStore(tmp_path) as store:
+        assert [entry.person for entry in store.entries()] == ["", "ada", "eve"]
+
+
 def test_a_correction_beats_what_it_corrects_and_thumbs_are_compared() -> None:
     corrected = replace(WRONG, correction="The old keeper [1]")
     expected = [PreferencePair(PROMPT, " The old keeper [1]", " The harbour [2]")]

@@ -90,7 +90,7 @@ def _asking_routes(asking: Asking) -> APIRouter:
         return {"passages": [passage_to_json(passage) for passage in found]}
 
     @router.post("/feedback", response_model=shapes.Kept, status_code=201)
-    def feedback(body: shapes.FeedbackRequest) -> Row:
+    def feedback(body: shapes.FeedbackRequest, request: Request) -> Row:
         """Keep a verdict on an answer, or what it should have been."""
         passages = tuple(
             ShownPassage(chunk_id(one.document, one.start, one.end), one.text)
@@ -104,6 +104,7 @@ def _asking_routes(asking: Asking) -> APIRouter:
             correction=body.correction,
             generator=service.settings.generator.model,
             adapter=service.settings.generator.adapter,
+            person=person_of(request).name,
         )
         return {"id": service.keep_feedback(entry)}
 

@@ -236,11 +236,11 @@ class _Chat:
 
     def praise(self, shown: Open, request: gr.Request) -> Drawn:
         """Keep a thumb up for the last answer."""
-        return {self.parts.note: self._keep(shown, self.shell.language(request), "up")}
+        return {self.parts.note: self._keep(shown, request, "up")}
 
     def blame(self, shown: Open, request: gr.Request) -> Drawn:
         """Keep a thumb down for the last answer."""
-        return {self.parts.note: self._keep(shown, self.shell.language(request), "down")}
+        return {self.parts.note: self._keep(shown, request, "down")}
 
     def offer_correction(self, shown: Open) -> Drawn:
         """Show the box for a corrected answer, which starts from the answer."""
@@ -252,11 +252,11 @@ class _Chat:
 
     def correct(self, correction: str, shown: Open, request: gr.Request) -> Drawn:
         """Keep what the last answer should have been."""
-        note = self._keep(shown, self.shell.language(request), "down", correction)
+        note = self._keep(shown, request, "down", correction)
         return {self.parts.note: note, self.parts.correcting: gr.update(visible=False)}
 
     def _keep(
-        self, shown: Open, language: Language, thumb: Thumb, correction: str | None = None
+        self, shown: Open, request: gr.Request, thumb: Thumb, correction: str | None = None
     ) -> str:
         """Keep feedback on the last answer, and return the line that says so."""
         said, service = shown.turns[-1].answer if shown.turns else None, self.shell.service
@@ -270,12 +270,13 @@ class _Chat:
             correction=correction,
             generator=service.settings.generator.model,
             adapter=service.settings.generator.adapter,
+            person=person_of(request).name,
         )
         try:
             service.keep_feedback(entry)
         except TetherError as error:
             return notice_html(one_line(error), "error")
-        return notice_html(WORDS[language]["kept"], "note")
+        return notice_html(WORDS[self.shell.language(request)]["kept"], "note")
 
     # Conversations
 
