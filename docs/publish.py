@@ -40,10 +40,12 @@ def publish(experiment: Path, target: Path) -> None:
     for language in LANGUAGES:
         write_report(experiment, language)
     for report in experiment.glob("report*"):
-        copy = shutil.copytree if report.is_dir() else shutil.copyfile
+        place = target / report.name
         if report.is_dir():
-            shutil.rmtree(target / report.name, ignore_errors=True)
-        copy(report, target / report.name)
+            shutil.rmtree(place, ignore_errors=True)  # pictures may have other names now
+            shutil.copytree(report, place)
+        else:
+            shutil.copyfile(report, place)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from eval.injection.facts import World, facts_of_documents
 from eval.injection.lessons import lesson_rows
 from eval.injection.questions import OWN, STOP, asks, prompt_of, world_questions
 from eval.scoring import Scorer
+from model.training.loop import adamw
 from model.training.lora import LoraOptions, add_lora
 from model.training.tasks import CausalTask, Example
 
@@ -128,14 +129,11 @@ def _rate(
     batch_tokens: int,
 ) -> float:
     """Return trained tokens a second in a step as large as those of a training."""
-    import torch
-
     task = CausalTask(module, tokenizer, rows)
     sizes = task.sizes()
     count = max(1, min(len(sizes), batch_tokens // max(sizes)))
     weights = [one for one in module.parameters() if one.requires_grad]
-    fused = all(one.device.type == "cpu" for one in weights) or None  # as the loop has it
-    optimizer = torch.optim.AdamW(weights, lr=0.0, fused=fused)
+    optimizer = adamw([{"params": weights, "lr": 0.0}])
 
     def step() -> None:
         loss, weight = task.loss(range(count))

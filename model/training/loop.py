@@ -471,9 +471,18 @@ def _optimizer(
         {"params": matrices, "weight_decay": options.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    # One pass over the weights instead of ten: 0.2 s a step in place of 1.4 s for 268 million.
-    fused = all(p.device.type == "cpu" for p in parameters.values()) or None
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
+    return adamw([group for group in groups if group["params"]])
+
+
+def adamw(groups: Sequence[Mapping[str, Any]]) -> torch.optim.AdamW:
+    """Return AdamW over groups of parameters, as torch takes them, each with its options.
+
+    On a CPU it makes one pass over the weights instead of ten: 0.2 s a step in place of 1.4 s for
+    268 million.
+    """
+    own = [dict(group) for group in groups]
+    fused = all(p.device.type == "cpu" for group in own for p in group["params"]) or None
+    return torch.optim.AdamW(own, fused=fused)
 
 
 def _optimizer_tensors(
