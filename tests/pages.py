@@ -119,6 +119,16 @@ class ScriptedService(Service):
         """Return the verified answer that ends the script."""
         if "hostile" in question:
             claim = Claim(HOSTILE, (cite(found[0], HOSTILE),), 0.8, is_quotation=True)
+        elif "lamp" in question:
+            first, second = ENGLISH.split(". ")
+            year = Claim("In 1887.", (cite(found[0], first),), 0.97)
+            return Answer(
+                question,
+                "In 1887. Not oil.",
+                (year, Claim("Not oil.", (cite(found[0], second),), 0.96)),
+                found,
+                "supported",
+            )
         elif "灯塔" in question:
             claim = Claim("塔高三十二米。", (cite(found[1], "塔高三十二米"),), 0.97, is_span=True)
         elif "lighthouse" in question:

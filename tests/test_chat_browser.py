@@ -20,7 +20,7 @@ from docs.screenshot import photograph
 from ingest.errors import UsageError
 from model.feedback import FeedbackStore
 from retrieval.encoders import Encoder
-from tests.pages import HOSTILE, LEFT_OUT, Opener, ScriptedService
+from tests.pages import ENGLISH, HOSTILE, LEFT_OUT, Opener, ScriptedService
 from tests.serving_parts import BRIDGE, QUESTION, make_service
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def test_an_answer_is_waited_for_drafted_checked_and_shown_with_its_evidence(
     assert chat.is_clean()
 
 
-def test_abstention_errors_and_a_follow_up(opener: Opener, free: ScriptedService) -> None:
+def test_abstention_errors_a_follow_up_and_claims_that_share_a_passage(
+    opener: Opener, free: ScriptedService
+) -> None:
     chat = opener.open(opener.serve(free))
     chat.ask("What does the ferry cost?")
     abstained = chat.last(".tether-answer.is-abstained")
@@ -126,6 +128,13 @@ def test_abstention_errors_and_a_follow_up(opener: Opener, free: ScriptedService
     chat.page.get_by_text("文档未载").wait_for()
     assert chat.page.locator("details.tether-turn").count() == 6
     assert chat.page.locator("details.tether-turn[open]").count() == 1
+
+    chat.ask("When was the lighthouse built, and does its lamp burn oil?")
+    chat.page.get_by_text("supported, 96%").wait_for()
+    meant = chat.page.locator("mark.is-meant")
+    for place, quote in enumerate(ENGLISH.split(". ")):
+        chat.page.locator(".tether-answer").last.locator("a.tether-cite").nth(place).click()
+        assert meant.all_inner_texts() == [quote]
     assert chat.is_clean()
 
 

@@ -92,7 +92,15 @@ def answer(
 
 
 def marks(markup: str) -> list[str]:
-    return [html.unescape(mark) for mark in re.findall(r"<mark>(.*?)</mark>", markup, re.DOTALL)]
+    return [html.unescape(mark) for _, mark in _marks(markup)]
+
+
+def claims_of_marks(markup: str) -> list[str]:
+    return [claims for claims, _ in _marks(markup)]
+
+
+def _marks(markup: str) -> list[tuple[str, str]]:
+    return re.findall(r'<mark data-claims="([\d ]+)">(.*?)</mark>', markup, re.DOTALL)
 
 
 def links(markup: str) -> list[str | None]:
@@ -128,8 +136,24 @@ def test_marks_are_the_cited_characters_of_all_claims() -> None:
         Claim("b", (cite(source, 6, 7), cite(source, 16, 20))),  # adjacent; elsewhere
     )
     markup = evidence_html(answer(*claims), "en")
-    assert marks(markup) == [TEXT[0:7], TEXT[16:20]]
+    assert marks(markup) == [TEXT[0:6], TEXT[6:7], TEXT[16:20]]
+    assert claims_of_marks(markup) == ["1", "2", "2"]
     assert TEXT in Reading(markup).text
+
+
+def test_where_claims_overlap_a_mark_names_all_of_them() -> None:
+    source, other = passage(), passage(number=2)
+    claims = (
+        Claim("a", (cite(source, 0, 6),)),
+        Claim("b", (cite(source, 3, 9), cite(other, 0, 2))),
+        Claim("c", ()),
+        Claim("d", (cite(source, 4, 6),)),
+    )
+    markup = evidence_html(answer(*claims), "en")
+    assert marks(markup) == [TEXT[0:3], TEXT[3:4], TEXT[4:6], TEXT[6:9], TEXT[0:2]]
+    assert claims_of_marks(markup) == ["1", "1 2", "1 2 4", "2", "2"]
+    said = links(answer_html(answer(*claims), "en"))
+    assert said == ["#passage-1-1:1", "#passage-1-1:2", "#passage-2-1:2", "#passage-1-1:4"]
 
 
 def test_a_citation_marks_only_its_own_passage_and_folds_the_others() -> None:
@@ -141,7 +165,7 @@ def test_a_citation_marks_only_its_own_passage_and_folds_the_others() -> None:
 
 def test_passages_alone_are_open_and_unmarked() -> None:
     markup = evidence_html((passage(), passage(number=2)), "en")
-    assert "<mark>" not in markup
+    assert "<mark" not in markup
     assert markup.count(" open>") == 2
 
 
@@ -208,16 +232,18 @@ def test_a_claim_with_a_full_stop_has_one_link_per_passage(
     )
     reading = Reading(answer_html(found, language, key="7"))
     assert reading.text == said
-    assert reading.all("href") == ["#passage-1-7", "#passage-2-7"] * 2
+    assert reading.all("href") == [
+        f"#passage-{number}-7:{claim}" for claim in (1, 2) for number in (1, 2)
+    ]
     assert reading.all("class").count("tether-claim is-judged") == 2
     cards = Reading(evidence_html(found, language, key="7")).all("id")
-    assert {f"#{card}" for card in cards} == set(reading.all("href"))
+    assert cards == ["passage-1-7", "passage-2-7"]
 
 
 def test_only_a_verified_citation_becomes_a_link() -> None:
     claim = Claim("It is tall [2] [9].", (cite(passage(), 0, 4),))
     markup = answer_html(answer(claim), "en")
-    assert links(markup) == ["#passage-1-1"]
+    assert links(markup) == ["#passage-1-1:1"]
     assert Reading(markup).text == "SupportedIt is tall [2] [9].[1]supported, 0%"
 
 
@@ -315,7 +341,7 @@ def test_hostile_text_forms_no_markup() -> None:
     assert set(evidence.tags) == {"details", "summary", "span", "div", "mark"}
     assert set(said.tags) == {"div", "span", "sup", "a", "small"}
     assert {name for name, _ in (*evidence.attributes, *said.attributes)} == {
-        "class", "id", "open", "title", "href", "lang",
+        "class", "id", "open", "title", "href", "lang", "data-claims",
     }  # fmt: skip
     assert evidence.text.count(HOSTILE) == 3
     for markup in (draft_html(HOSTILE, "zh"), notice_html(HOSTILE, "question")):

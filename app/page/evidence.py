@@ -8,6 +8,7 @@ where the HTML is shown, or of how an answer came about.
 import re
 import string
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from ingest.documents import Chunk
@@ -115,6 +116,23 @@ def cited_spans(chunk: Chunk, citations: Iterable[Citation]) -> list[tuple[int, 
     return spans
 
 
+def cited_pieces(passage: Passage, claims: Sequence[Claim]) -> list[tuple[int, int, list[int]]]:
+    """Return the cited characters of a passage, cut wherever other claims begin or cease to cite.
+
+    Sorted, disjoint offsets in the passage's text, each with the numbers of its claims, from 1.
+    """
+    spans = {
+        number: cited_spans(passage.chunk, _of(passage, claim.citations))
+        for number, claim in enumerate(claims, start=1)
+    }
+    edges = sorted({edge for own in spans.values() for span in own for edge in span})
+    pieces = []
+    for start, end in pairwise(edges):
+        if numbers := [n for n, own in spans.items() if any(a <= start < b for a, b in own)]:
+            pieces.append((start, end, numbers))
+    return pieces
+
+
 SourceLink = Callable[[Passage, int, int], str]  # (passage, start, end) -> address of that place
 
 
@@ -125,7 +143,7 @@ def evidence_html(
     key: str = "1",
     link: SourceLink | None = None,
 ) -> str:
-    """Return one card a passage, the cited characters in `<mark>`.
+    """Return one card a passage, the cited characters in `<mark>`, which names their claims.
 
     Args:
         shown: a verified answer, or only the passages while there is none yet.
@@ -135,13 +153,9 @@ def evidence_html(
     """
     passages = shown.passages if isinstance(shown, Answer) else shown
     claims = shown.claims if isinstance(shown, Answer) else ()
-    citations = [citation for claim in claims for citation in claim.citations]
     if not passages:
         return f'<p class="tether-nothing">{WORDS[language]["nothing"]}</p>'
-    return "".join(
-        _card(passage, citations, language, key, _source_html(passage, citations, language, link))
-        for passage in passages
-    )
+    return "".join(_card(passage, claims, language, key, link) for passage in passages)
 
 
 def _source_html(
@@ -150,7 +164,7 @@ def _source_html(
     """Return the link that opens the source where it is cited first, else at the passage."""
     if link is None:
         return ""
-    spans = cited_spans(passage.chunk, _of(passage, citations)) or [(0, len(passage.chunk.text))]
+    spans = cited_spans(passage.chunk, citations) or [(0, len(passage.chunk.text))]
     start, end = (passage.chunk.start + offset for offset in spans[0])
     return (
         f'<a class="tether-source" target="_blank" rel="noopener"'
@@ -169,9 +183,14 @@ def _of(passage: Passage, citations: Sequence[Citation]) -> list[Citation]:
 
 
 def _card(
-    passage: Passage, citations: Sequence[Citation], language: Language, key: str, source: str
+    passage: Passage,
+    claims: Sequence[Claim],
+    language: Language,
+    key: str,
+    link: SourceLink | None,
 ) -> str:
     chunk = passage.chunk
+    citations = [citation for claim in claims for citation in claim.citations]
     own = _of(passage, citations)
     # Once an answer cites something, the passages it does not rely on fold away.
     state = " open" if own or not citations else ""
@@ -185,7 +204,8 @@ def _card(
         f'<span class="tether-origin"><span class="tether-title">{escape(passage.title)}</span>'
         f'<span class="tether-heading">{heading}</span>'
         f'<span class="tether-found">{_found(passage, language)}</span></span>{cited}</summary>'
-        f'<div class="tether-text">{_marked(chunk, own)}</div>{source}</details>'
+        f'<div class="tether-text">{_marked(passage, claims)}</div>'
+        f"{_source_html(passage, own, language, link)}</details>"
     )
 
 
@@ -213,15 +233,16 @@ def _found(passage: Passage, language: Language) -> str:
     return escape(" · ".join(parts))
 
 
-def _marked(chunk: Chunk, citations: Sequence[Citation]) -> str:
-    pieces, cursor = [], 0
-    for start, end in cited_spans(chunk, citations):
+def _marked(passage: Passage, claims: Sequence[Claim]) -> str:
+    text, pieces, cursor = passage.chunk.text, [], 0
+    for start, end, numbers in cited_pieces(passage, claims):
+        named = " ".join(map(str, numbers))
         pieces += [
-            escape(chunk.text[cursor:start]),
-            f"<mark>{escape(chunk.text[start:end])}</mark>",
+            escape(text[cursor:start]),
+            f'<mark data-claims="{named}">{escape(text[start:end])}</mark>',
         ]
         cursor = end
-    return "".join([*pieces, escape(chunk.text[cursor:])])
+    return "".join([*pieces, escape(text[cursor:])])
 
 
 def answer_html(
@@ -299,13 +320,16 @@ def _claims_html(answer: Answer, language: Language, key: str) -> str:
     if not answer.claims:
         return _lines(answer.text)
     space = "" if language == "zh" else " "
-    return space.join(_claim_html(claim, language, key) for claim in answer.claims)
+    return space.join(
+        _claim_html(claim, place, language, key)
+        for place, claim in enumerate(answer.claims, start=1)
+    )
 
 
-def _claim_html(claim: Claim, language: Language, key: str) -> str:
-    """Return one claim, a link to every passage it cites, and the verdict in words."""
+def _claim_html(claim: Claim, place: int, language: Language, key: str) -> str:
+    """Return the claim at a place, a link to every passage it cites, and the verdict in words."""
     numbers = sorted({citation.passage_number for citation in claim.citations})
-    links = "".join(f"<sup>{_link(number, key)}</sup>" for number in numbers)
+    links = "".join(f"<sup>{_link(number, key, place)}</sup>" for number in numbers)
     kind, verdict = _verdict(claim, language)
     body = f'<span class="tether-claim is-{kind}">{_lines(claim.text)}</span>{links}'
     if not claim.is_quotation:
@@ -326,8 +350,13 @@ def _verdict(claim: Claim, language: Language) -> tuple[str, str]:
     return "judged", words["judged"].format(percent=percent)
 
 
-def _link(number: int, key: str) -> str:
-    return f'<a class="tether-cite" href="#passage-{number}-{escape(key)}">[{number}]</a>'
+def _link(number: int, key: str, claim: int = 0) -> str:
+    """Return the link to a passage's card; with the number of a claim, to what that claim cites.
+
+    The claim stands in the address, for Gradio's chat lets no attributes of ours pass.
+    """
+    place = f"#passage-{number}-{escape(key)}" + (f":{claim}" if claim else "")
+    return f'<a class="tether-cite" href="{place}">[{number}]</a>'
 
 
 def _lines(text: str) -> str:

@@ -55,10 +55,15 @@ _ON_LOAD = """
     const link = event.target.closest("a.tether-cite");
     if (!link) return;
     event.preventDefault();
-    const card = document.getElementById(link.getAttribute("href").slice(1));
+    const [id, claim] = link.getAttribute("href").slice(1).split(":");
+    const card = document.getElementById(id);
     if (!card) return;
     for (let box = card; box; box = box.parentElement.closest("details")) box.open = true;
-    (card.querySelector("mark") ?? card).scrollIntoView({ behavior: "smooth", block: "center" });
+    document.querySelectorAll("mark.is-meant").forEach((mark) => mark.classList.remove("is-meant"));
+    const meant = card.querySelectorAll(`mark[data-claims~="${claim}"]`);
+    meant.forEach((mark) => mark.classList.add("is-meant"));
+    const target = meant[0] ?? card.querySelector("mark") ?? card;
+    target.scrollIntoView({ behavior: "smooth", block: "center" });
     card.classList.add("is-shown");
     setTimeout(() => card.classList.remove("is-shown"), 2000);
   });
