@@ -211,6 +211,8 @@ def test_conversations_are_kept_found_renamed_exported_and_deleted(
     ]
     chat.ask("How tall is it?")
     assert chat.last(".tether-asked").inner_text() == "Asked as: How tall is the lighthouse?"
+    chat.page.locator("#tether-question [data-testid=stop-button]").wait_for(state="hidden")
+    assert titles.all_inner_texts() == ["When was the lighthouse built?"]  # still only these
 
     chat.answer_dialogs("Lights of the coast")
     chat.page.locator(".tether-conversations summary").first.click()

@@ -213,7 +213,6 @@ class _Chat:
         }
         try:
             history.save(opened.id, len(opened.turns), opened.turns[-1])
-            drawn[parts.list] = list_html(history.conversations(), opened.id, language)
         except TetherError as error:  # deleted meanwhile, or a full disk
             drawn[parts.note] = notice_html(one_line(error), "error")
         return drawn
@@ -481,7 +480,9 @@ def _wire(shell: Shell, chat: _Chat) -> None:
         parts.again.click(chat.again, parts.open, **asking),
     ]
     # First cancel, then draw: a step in flight must not overwrite what these leave behind.
-    parts.box.stop(None, cancels=asked).then(chat.stop, parts.open, **drawing)
+    stopped = parts.box.stop(None, cancels=asked).then(chat.stop, parts.open, **drawing)
+    for answered in (*asked, stopped):  # what is looked for may have changed since it was asked
+        answered.then(chat.listed, [parts.find, parts.open], parts.list, queue=False, **QUIET)
     parts.clear.click(None, cancels=asked).then(chat.clear, parts.find, **drawing)
     parts.list.click(chat.act, [parts.open, parts.find], cancels=asked, **drawing)
     moved = [shell.collection, parts.open, parts.find]
