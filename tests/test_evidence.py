@@ -277,6 +277,13 @@ def test_status_badge(status: Status, english: str, chinese: str) -> None:
         assert f"tether-answer is-{status}" in reading.all("class")
 
 
+@pytest.mark.parametrize(("language", "said"), [("en", "no answer"), ("zh", "没有回答")])
+def test_a_model_that_said_nothing_is_told_to_have_done_so(language: Language, said: str) -> None:
+    for text in ("", " \n"):
+        silent = answer(text=text, status="unverified")
+        assert Reading(answer_html(silent, language)).texts[1:] == [said]
+
+
 def test_every_status_has_words_in_both_languages() -> None:
     for words in WORDS.values():
         assert set(get_args(Status)) <= set(words)

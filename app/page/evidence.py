@@ -50,6 +50,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "given": "given",
         "cited": "cited",
         "nothing": "No passage was found for this question.",
+        "silent": "no answer",
     },
     "zh": {
         "supported": "有据",
@@ -81,6 +82,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "given": "直接提供",
         "cited": "已引用",
         "nothing": "没有找到与此问题相关的段落。",
+        "silent": "没有回答",
     },
 }
 
@@ -312,11 +314,13 @@ def _rejected_html(rejected: Sequence[str], language: Language) -> str:
 
 
 def _claims_html(answer: Answer, language: Language, key: str) -> str:
-    """Return every claim with its links; the answer's text only where there is no claim.
+    """Return every claim with its links; the answer's text where there is no claim, if it has any.
 
     Links come from the verified citations alone: a `[n]` that someone wrote stays plain text, so
     that it cannot pass for a citation.
     """
+    if not answer.claims and not answer.text.strip():  # a model may say nothing at all
+        return f'<span class="tether-silent">{WORDS[language]["silent"]}</span>'
     if not answer.claims:
         return _lines(answer.text)
     space = "" if language == "zh" else " "
