@@ -184,7 +184,12 @@ def test_hostile_text_stays_text(opener: Opener, free: ScriptedService) -> None:
     chat.last(".tether-conversations .is-current")
     assert chat.last(".tether-claim").inner_text() == HOSTILE
     assert chat.page.locator("#tether-chat strong, #tether-chat .katex").count() == 0
-    assert chat.is_clean()
+    assert chat.is_clean()  # nothing of the page offends against its own policy, ...
+    outside = "http://127.0.0.2:9/"  # ... which lets no script send anything anywhere else
+    for send in (f"fetch({outside!r})", f"import({outside!r})"):
+        assert chat.page.evaluate(f"{send}.then(() => 'sent', () => 'refused')") == "refused"
+    told = [error for error in chat.errors if "violates the following Content Security" in error]
+    assert len(told) == 2
 
 
 def test_conversations_are_kept_found_renamed_exported_and_deleted(
