@@ -273,9 +273,10 @@ def chat(
 ) -> None:
     """Serve the chat in the browser."""
     settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
-    from app.serving import require_loopback, run
+    from app.serving import keep_private, require_loopback, run
 
     require_loopback(settings.chat.host)
+    keep_private(settings.home)
     from app.http.server import build_app
     from app.page.page import listen, mount_page
     from app.service import Service

@@ -9,6 +9,7 @@ without any text of questions, answers or documents.
 
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -81,6 +83,7 @@ def serve(
     is_public = bool(names) or not _is_loopback(host)
     if is_public:
         require_users(Users(settings.home), host)
+    keep_private(settings.home)
     from app.http.server import build_app
     from app.http.tracing import joined, open_service
     from app.page.page import listen, mount_page
@@ -104,6 +107,18 @@ def serve(
             listening,
             ready=lambda url: click.echo(f"serving; open {url}"),
         )
+
+
+def keep_private(home: Path) -> None:
+    """Let what passes through the page's framework, as uploads do, lie where only we can read it.
+
+    Its own choice is a folder that every account of the machine can read. To be called before it
+    is imported.
+    """
+    folder = home / "temporary"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder.resolve())
 
 
 def require_users(users: "Users", host: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -70,6 +71,9 @@ def test_one_process_serves_page_and_interfaces_and_ends_in_order(home: Path) ->
         assert client.get("/health").json()["status"] == "ok"
         page = client.get("/")
         assert page.status_code == 200 and "gradio_config" in page.text
+        (kept,) = client.post("/gradio_api/upload", files={"files": ("a.md", BRIDGE)}).json()
+        assert Path(kept).read_bytes() == BRIDGE and Path(kept).is_relative_to(home / "temporary")
+        assert stat.S_IMODE((home / "temporary").stat().st_mode) == 0o700
         assert client.get("/v1/models").json()["data"][0]["id"] == "tether"
         files = {"files": ("bridge.md", BRIDGE)}
         assert client.post("/api/ingest", files=files).json()["counts"]["added"] == 1
