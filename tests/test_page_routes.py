@@ -2,7 +2,10 @@
 
 import io
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from app.history import History, Turn
 from app.http.server import build_app
-from app.page.image import page_image
+from app.page.image import AT_ONCE, WAITING, page_image
 from app.page.routes import AROUND, routes, source_url
 from app.service import Service
 from ingest.errors import SourceError
@@ -132,6 +135,37 @@ def test_a_page_of_a_pdf_is_drawn_while_the_file_is_what_was_ingested(
     assert client.get(f"{place}/page/1.png").status_code == 404
     Path(document.uri).unlink()
     assert client.get(f"{place}/page/1.png").status_code == 404
+
+
+def test_few_pages_are_drawn_at_a_time_few_wait_and_the_rest_is_refused(
+    service: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = upload(service, "light.pdf", pdf("The lighthouse was built in 1887."))
+    lock, go_on, inside, most = threading.Lock(), threading.Event(), 0, 0
+
+    def drawn(*_: object) -> bytes:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        assert go_on.wait(60)
+        with lock:
+            inside -= 1
+        return PNG
+
+    monkeypatch.setattr("app.page.routes.page_image", drawn)
+    asked = AT_ONCE + WAITING + 3
+    with ThreadPoolExecutor(asked) as pool:
+        path = f"/source/default/{info.id}/page/1.png"
+        replies = [pool.submit(client.get, path) for _ in range(asked)]
+        first = islice(as_completed(replies, timeout=60), 3)  # the others cannot have ended
+        refused = [reply.result() for reply in first]
+        go_on.set()
+        answered = [reply.result().status_code for reply in replies]
+    assert {(one.status_code, one.headers["retry-after"]) for one in refused} == {(503, "2")}
+    assert sorted(answered) == [200] * (AT_ONCE + WAITING) + [503] * 3
+    assert most == AT_ONCE
+    assert client.get(path).status_code == 200  # all turns were given back
 
 
 def test_no_other_file_is_taken_for_a_pdf(service: Service, client: TestClient) -> None:

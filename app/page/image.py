@@ -1,21 +1,51 @@
 """Draws one page of a PDF, in a process of its own: hostile files meet PDFium nowhere else.
 
-    png = page_image(data, page=3)
+    with turns.take():
+        png = page_image(data, page=3)
 
-The process has a limit on time and memory, gets the file through a pipe and gives a PNG back. Knows
-nothing of collections.
+The process has a limit on time and memory, gets the file through a pipe and gives a PNG back. Turns
+bound how many there are. Knows nothing of collections.
 """
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
-from ingest.errors import SourceError
+from ingest.errors import ServiceBusy, SourceError
 
 SECONDS = 20
 MEMORY_BYTES = 1 << 30
 LONGEST_SIDE = 1_600  # pixels of the picture
 _SCALE = 2.0  # 144 dpi
+AT_ONCE = 2  # pages: each takes a core, the file in memory, and up to `MEMORY_BYTES`
+WAITING = 8  # more of them: each holds a thread of its door
+
+
+class Turns:
+    """Lets few pages be drawn at a time, a few more wait, and refuses the rest."""
+
+    def __init__(self) -> None:
+        """Begin with nobody's turn."""
+        self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._asked = threading.BoundedSemaphore(AT_ONCE + WAITING)
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Wait for a turn, which lasts until the block ends.
+
+        Raises:
+            ServiceBusy: Too many wait already.
+        """
+        if not self._asked.acquire(blocking=False):
+            raise ServiceBusy("too many pages are being drawn at this moment; try again")
+        try:
+            with self._places:
+                yield
+        finally:
+            self._asked.release()
 
 
 def page_image(data: bytes, page: int) -> bytes:

@@ -14,6 +14,7 @@ found by the name of its run among the runs that there are.
 import base64
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -27,7 +28,7 @@ from app.http.identity import person_of
 from app.laboratory.runs import report_of
 from app.page.evidence import WORDS as PLACES
 from app.page.evidence import Language, escape
-from app.page.image import page_image
+from app.page.image import Turns, page_image
 from app.service import Service
 from app.users import Person
 from ingest.documents import Document
@@ -97,7 +98,7 @@ def report_url(run: str, language: Language) -> str:
 
 def routes(service: Service) -> APIRouter:
     """Return the routes, to be included before the page is mounted."""
-    router = APIRouter(include_in_schema=False)
+    router, drawing = APIRouter(include_in_schema=False), Turns()
 
     @router.get("/source/{collection}/{document_id}")
     def show_source(
@@ -122,11 +123,10 @@ def routes(service: Service) -> APIRouter:
     ) -> Response:
         person = person_of(request)
         document = _document(service, collection, document_id, person)
-        data = _pdf_bytes(service, collection, document, person) if document else None
-        try:
+        picture = None
+        with drawing.take(), suppress(SourceError):
+            data = _pdf_bytes(service, collection, document, person) if document else None
             picture = page_image(data, page) if data else None
-        except SourceError:
-            picture = None
         if picture is None:
             return PlainTextResponse("there is no such page; open the file itself", 404)
         return Response(picture, media_type="image/png")
