@@ -18,12 +18,16 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from httpx2 import Response  # what the test client returns
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
 from app.cli import main
 from app.history import History, Turn
 from app.http.attempts import FREE
 from app.http.guard import Guard, Hosts
+from app.http.page_sessions import PageSessions
 from app.http.server import build_app
 from app.page import routes as page_routes
 from app.page.page import mount_page
@@ -608,6 +612,54 @@ def test_a_process_that_others_can_reach(home: Path) -> None:
 
 
 # --- The page ------------------------------------------------------------------------------------
+
+
+def test_who_learns_what_anothers_page_is_called_does_not_see_it(shared: House) -> None:
+    with shared.client("ada") as ada, shared.client("eve") as eve:
+        config = ada.get("/config").json()
+        ids = {one["props"].get("elem_id"): one["id"] for one in config["components"]}
+        events = {
+            tuple(target): one
+            for one in config["dependencies"]
+            for target in one["targets"]
+            if one["backend_fn"]  # the others only cancel
+        }
+
+        def send(client: TestClient, name: str, opened: str = "") -> str:
+            event = events[ids[name], "click"]
+            inputs = [None, ""] if opened else [None] * len(event["inputs"])
+            body = {"fn_index": event["id"], "session_hash": "page", "data": inputs}
+            body["event_data"] = {"action": "open", "id": opened}
+            reply = client.post("/gradio_api/run/predict", json=body)
+            assert reply.status_code == 200
+            return reply.text
+
+        assert "Who built it" in send(ada, "tether-list", shared.conversation)
+        assert "Who built it" not in send(eve, "tether-edit")
+        assert "Who built it" in send(ada, "tether-edit")
+
+
+@pytest.mark.parametrize(("person", "owner"), [(Person("7", "eve"), "7."), (LOCAL, "")])
+def test_a_page_is_its_persons_wherever_a_request_names_it(person: Person, owner: str) -> None:
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        body = await request.body()
+        await JSONResponse([request.url.path, request.url.query, body.decode()])(
+            scope, receive, send
+        )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PageSessions(told)({**scope, "state": {"person": person}}, receive, send)
+
+    client, name = TestClient(app), f"{owner}7.x"
+    stream = client.get("/gradio_api/queue/data?a=1&session_hash=7.x").json()
+    assert stream[1] == f"a=1&session_hash={name}"
+    assert client.get("/gradio_api/heartbeat/7.x").json()[0] == f"/gradio_api/heartbeat/{name}"
+    joined = client.post("/gradio_api/queue/join", json={"data": ["é"], "session_hash": "7.x"})
+    assert json.loads(joined.json()[2]) == {"data": ["é"], "session_hash": name}
+    for path in ("/api/ask?session_hash=7.x", "/gradio_api/upload"):
+        left = client.post(path, json={"session_hash": "7.x"}).json()
+        assert "".join(left).endswith('{"session_hash":"7.x"}') and "7.7.x" not in "".join(left)
 
 
 @pytest.mark.browser

@@ -21,6 +21,7 @@ from app.http.failures import install
 from app.http.guard import Guard, Hosts, Limits
 from app.http.identity import Identity
 from app.http.metrics import Metrics
+from app.http.page_sessions import PageSessions
 from app.mcp_server import McpDoor, build_mcp_server
 from app.service import Service
 
@@ -61,6 +62,7 @@ def build_app(
     inner.router.routes.append(mcp.route)
     install(inner)
     if mount is not None:
+        inner.add_middleware(PageSessions)
         mount(inner)
     chosen = service.settings.serve
     limits = Limits(chosen.upload_bytes, chosen.upload_seconds)
