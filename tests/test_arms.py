@@ -76,8 +76,9 @@ def test_half_of_a_training_and_its_epochs_come_from_one_course() -> None:
     names = ["full-qa-e4", "full-qa-e16", "full-qa-half-e4", "full-qa-e4+rag-3"]
     trainings = [Arm.parse(name).training for name in names]
     assert {one.course for one in trainings if one} == {"full-qa"}
-    replayed = Arm.parse("full-qa-replay-e4").training
-    assert replayed and replayed.course == "full-qa-replay"
+    for held in ("replay", "gentle"):
+        apart = Arm.parse(f"full-qa-{held}-e4").training
+        assert apart and apart.course == f"full-qa-{held}"
 
 
 def test_texts_are_measured_once_for_each_set_of_weights() -> None:
@@ -111,11 +112,15 @@ def test_an_arm_learns_one_group_of_facts(name: str, learns: str) -> None:
     assert Arm.parse(name).learns == learns
 
 
+STAGES_AND_RATES = ("e1", "e2", "e4", "gentle-e4", "gentle-e8")
+
+
 def test_the_core_has_what_the_known_claims_are_about() -> None:
     core = [arm.name for arm in core_arms()]
     assert core == [arm.name for arm in standard_arms("cpu")][: len(core)]
     wanted = {"oracle", "rag-1", "rag-3", "full-general-e4", "full-qa-replay-e4+rag-3"}
     wanted |= {f"full-{lesson}-e4" for lesson in ("text", "paraphrases", "qa")}
+    wanted |= {f"{recipe}-qa-{one}" for recipe in ("full", "lora16") for one in STAGES_AND_RATES}
     wanted |= {"lora16-qa-e4", "lora16-qa-e4+rag-3", "lora16-documents-e4+rag-3"}
     assert wanted < set(core)
 

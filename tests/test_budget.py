@@ -140,6 +140,35 @@ def test_a_short_budget_gives_up_facts_then_arms_then_seeds() -> None:
     assert made(enough)[:2] == (FEWEST_FACTS, 1)
 
 
+# As gemma-3-270m went on two slow cores, from the minutes of docs/reports/knowledge-100m/plan.json.
+SLOW_WORK = Work(
+    facts=64,
+    tokens={
+        "text": 13_400, "paraphrases": 13_400, "qa": 24_000, "general": 10_400, "documents": 4840,
+    },
+    closed=768,
+    reading=896,
+    own=24,
+    known=31,
+    texts=2300,
+    replay={"qa": 17_300},
+)  # fmt: skip
+SLOW = Speeds(full=100, lora=187, closed=0.29, reading=0.86, single=0.63, texts=0.01, bare=0.43)
+
+
+@pytest.mark.parametrize(("budget", "stages"), [("60m", 2), ("100m", 3)])
+def test_an_hour_or_two_measures_several_stages_or_rates_of_full_training_and_of_lora(
+    budget: str, stages: int
+) -> None:
+    made = plan(read_budget(budget), ARMS, SLOW_WORK, SLOW, core=core_arms(), spent=800.0)
+    assert (made.facts, made.seeds) == (FEWEST_FACTS, 3)
+    trained = [one for one in map(Arm.parse, made.arms) if one.training and not one.passages]
+    for recipe in ("full", "lora16"):
+        names = [one.name for one in trained if one.name.startswith(f"{recipe}-qa")]
+        assert len(names) >= stages
+    assert "lora16-documents-e4" in made.arms
+
+
 def test_what_is_gone_of_the_budget_is_not_planned_again() -> None:
     budget = read_budget("90m")
     fresh, late = (plan(budget, ARMS, WORK, SPEEDS, spent=gone) for gone in (0.0, 1800.0))

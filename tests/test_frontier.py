@@ -121,6 +121,7 @@ USUAL: Mapping[str, Rates] = {
     "full-qa-e2": trained(0.4, 0.6),
     "full-qa-e4": trained(0.8, 0.3),
     "full-qa-e4+rag-3": {**RETRIEVAL, "control/forward-seen": 0.3, "control/forward-new": 0.3},
+    "full-qa-gentle-e4": trained(0.4, 0.8),
     "full-qa-replay-e4": trained(0.8, 0.8),
     "full-qa-replay-e4+rag-3": RETRIEVAL,
     "lora16-qa-e4": trained(0.8, 0.8),
@@ -401,7 +402,8 @@ def test_a_curve_is_read_off_where_it_first_reaches_the_level() -> None:
 def test_trainings_are_compared_where_equally_much_was_learnt(evidence: Evidence) -> None:
     names = [curve.name for curve in curves(evidence, "retention")]
     assert names == [
-        "full-qa", "full-qa-replay", "lora16-qa", "lora16-text", "lora16-paraphrases",
+        "full-qa", "full-qa-gentle", "full-qa-replay", "lora16-qa", "lora16-text",
+        "lora16-paraphrases",
     ]  # fmt: skip
     found = at_matched_acquisition(evidence, 0.6)
     # full: 10/24 learnt after 2 epochs for 14/24 - 22/24, 19/24 after 4 for 7/24 - 22/24
@@ -545,7 +547,8 @@ def test_the_page_is_whole_and_comes_out_the_same(language: str) -> None:
     ]
     names = [row[0] for row in tables[words["arms"]].rows]
     assert names == [*USUAL, words["refuse"], words["frequent"]]
-    assert any(isinstance(one, Text) and one.title == words["names"] for one in page.blocks)
+    told = {block.title: block.text for block in page.blocks if isinstance(block, Text)}
+    assert told[words["names"]] == words["names_said"] + words["gentle_said"]
     assert tables[words["arms"]].rows[-1][1] == 0.02
     (shown,) = (block for block in page.blocks if isinstance(block, SideBySide))
     assert len(shown.rows) == 12
@@ -619,11 +622,12 @@ def test_what_is_missing_is_said() -> None:
     )
     lonely = replace(run, samples=(*run.samples, failed))
     page = frontier_page([lonely], PLAN, resamples=100)
-    (left,) = (
-        block
-        for block in page.blocks
-        if isinstance(block, Text) and block.title == WORDS["en"]["left_out"]
+    words = WORDS["en"]
+    left, names = (
+        next(block for block in page.blocks if isinstance(block, Text) and block.title == title)
+        for title in (words["left_out"], words["names"])
     )
+    assert names.text == words["names_said"]  # of a rate that no arm has, nothing is said
     assert "full-qa-e2 failed: no number" in left.text
     assert "lora16-qa-e4 was planned and is not measured yet" in left.text
     assert "full-qa-e2 was planned" not in left.text

@@ -472,13 +472,17 @@ def test_a_training_that_diverges_fails_alone_and_is_not_tried_again(
 
 
 def test_mitigations_train_what_they_say(world: World, bench: Bench, tmp_path: Path) -> None:
-    names = [f"full-qa-{one}-e1" for one in ("replay", "kl", "l2sp", "ewc", "frozen")]
+    names = [f"full-qa-{one}-e1" for one in ("replay", "kl", "l2sp", "ewc", "frozen", "gentle")]
     run = run_seed(world, _arms(*names), bench, tmp_path / "run", seed=SEED, options=OPTIONS)
     costs = {one.arm: one.scores for one in run.samples if one.kind == "cost"}
     tokens = {name: costs[name]["trained_tokens"] or 0 for name in names}
     assert tokens["full-qa-replay-e1"] == tokens["full-qa-kl-e1"] > tokens["full-qa-l2sp-e1"]
     parameters = {name: costs[name]["parameters"] or 0 for name in names}
-    assert parameters["full-qa-frozen-e1"] < min(parameters[name] for name in names[:-1])
+    assert parameters["full-qa-frozen-e1"] < min(
+        parameters[name] for name in names if "frozen" not in name
+    )
+    gentle, usual = (_mean(run, f"full-qa-{one}-e1", "text/en", "kl") for one in ("gentle", "l2sp"))
+    assert gentle < usual / 2
     outputs = {
         name: [(one.output, one.confidence) for one in run.samples if one.arm == name]
         for name in names

@@ -83,7 +83,7 @@ class _Report:
         blocks: list[Block] = [Text(one) for one in others]
         figures = [self.figure("retention"), self.figure("drift")]
         blocks += [figure for figure in figures if figure is not None]
-        blocks.append(Text(self.words["names_said"], self.words["names"]))
+        blocks.append(self.names())
         blocks += [*self.documents(), self.arms(), *self.by_language(), self.claims()]
         blocks += [table for table in (self.forgets(), self.matched(), self.context()) if table]
         blocks += [*self.worst(), *self.own_worst()]
@@ -91,6 +91,13 @@ class _Report:
         commands = dict.fromkeys(run.description.command for run in self.evidence.runs)
         blocks.append(Commands(tuple(commands)))
         return Page(self.words["title"], self.language, verdict, tuple(blocks), self.footer())
+
+    def names(self) -> Text:
+        """Return how names are read; an older report, without gentle arms, keeps its words."""
+        said = self.words["names_said"]
+        if any(arm.training and arm.training.mitigation == "gentle" for arm in self.evidence.arms):
+            said += self.words["gentle_said"]
+        return Text(said, self.words["names"])
 
     def verdicts(self) -> list[str]:
         """Return the verdict, about the user's documents if they have enough facts, then others."""

@@ -145,6 +145,7 @@ WORDS = {
             " half: gone back half of the way to the untrained model. e4: after 4 rounds through"
             " all texts. +rag-3: the trained model with 3 found passages."
         ),
+        "gentle_said": " gentle: trained at a fifth of the usual learning rate.",
         "epochs": "{n} epochs",
         "arms": "What each arm has learnt",
         "arms_note": (
@@ -284,6 +285,7 @@ WORDS = {
             "文本。replay：掺入一般文本；half：训练后向原模型退回一半。e4：全部文本过 4 轮之后。"
             "+rag-3：训练过的模型再附上检索到的 3 个段落。"
         ),
+        "gentle_said": "gentle：以通常学习率的五分之一训练。",
         "epochs": "{n} 轮",
         "arms": "每种方案学到了什么",
         "arms_note": (

@@ -41,6 +41,7 @@ from model.training.tasks import CausalTask, Example
 _RUN = "run"
 _EPOCH = "epoch"
 _HALF = 0.5  # of the change that the mitigation "half" keeps
+_GENTLE = 0.2  # of the usual learning rate, of the mitigation "gentle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ def forgetting_options(
     return {
         "none": ForgettingOptions(),
         "half": ForgettingOptions(),  # afterwards: see `taught`
+        "gentle": ForgettingOptions(),  # a lower rate: see `_loop_options`
         "replay": ForgettingOptions(replay=options.replay, replay_tokens=options.replay_tokens),
         # Where the facts are learnt the base is wrong, so it is followed on general text only.
         "kl": ForgettingOptions(
@@ -177,11 +179,12 @@ def _warming_up(options: TrainingOptions, steps: int, warmup: int) -> TrainingOp
 def _loop_options(
     training: Training, epochs: int, seed: int, options: TeachingOptions
 ) -> TrainingOptions:
+    rate = options.full_rate if training.rank is None else options.lora_rate
     return TrainingOptions(
         seed=seed,
         epochs=epochs,
         batch_tokens=options.batch_tokens,
-        learning_rate=options.full_rate if training.rank is None else options.lora_rate,
+        learning_rate=rate * (_GENTLE if training.mitigation == "gentle" else 1.0),
         schedule="constant",
         checkpoint_every=options.checkpoint_every,
         device=options.device,
