@@ -4,19 +4,21 @@ Only cases that both sides have are compared, case by case; how many are left ou
 difference is called real if its p-value, adjusted for all comparisons made at once (Holm), is at
 most .05. Pure over records: knows nothing of files or models.
 
-    print(markdown(compare(read_run(before), read_run(after))))
+    print(markdown(compare(read_run(before), read_run(after)), "zh"))
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from eval.chinese import say
 from eval.records import Run, Sample
 from eval.statistics import Estimate, holm, mcnemar, mean, paired
 
 ALPHA = 0.05  # the chance of one false alarm among all findings of a comparison
 _RESAMPLES = 10_000
 _RESAMPLES_A_FINDING = 100  # so that the smallest p stays real after correction
+_PREFIXES = ("version of ", "hardware: ", "arm ")  # of what differs; the rest is a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,44 +234,75 @@ def _identities(samples: Sequence[Sample]) -> dict[str, str]:
 # --- As text --------------------------------------------------------------------------------------
 
 
-def markdown(comparison: Comparison) -> str:
-    """Return a comparison as Markdown: findings, what is left out, what differs."""
+def markdown(comparison: Comparison, language: str = "en") -> str:
+    """Return a comparison as Markdown: findings, what is left out, what differs.
+
+    Args:
+        comparison: Of two runs, or of arms.
+        language: "en" or "zh"; a name that has no Chinese stays as the records have it.
+    """
     left, right = comparison.left, comparison.right
-    lines = [f"# {_cell(left)} against {_cell(right)}", ""]
-    lines += _findings_table(comparison)
-    missing = [(left, comparison.only_left), (right, comparison.only_right)]
-    lines += [
-        f"\nOnly in {_cell(side)}: {_cell(', '.join(arms))}." for side, arms in missing if arms
-    ]
-    lines += ["", "## What differs", ""]
+    title = say("{left} against {right}", language)
+    lines = [f"# {title.format(left=_cell(left), right=_cell(right))}", ""]
+    lines += _findings_table(comparison, language)
+    only = say("Only in {side}: {arms}.", language)
+    for side, arms in ((left, comparison.only_left), (right, comparison.only_right)):
+        names = say(", ", language).join(_titled(arm, language) for arm in arms)
+        lines += [f"\n{only.format(side=_cell(side), arms=_cell(names))}"] if arms else []
+    lines += ["", f"## {say('What differs', language)}", ""]
     if comparison.changes:
-        rows = [[change.what, change.left, change.right] for change in comparison.changes]
-        lines += _table(["what", left, right], rows)
+        rows = [
+            [_named(change.what, language), say(change.left, language), say(change.right, language)]
+            for change in comparison.changes
+        ]
+        lines += _table([say("what", language), left, right], rows)
     else:
-        lines.append("Nothing that the records know of.")
+        lines.append(say("Nothing that the records know of.", language))
     return "\n".join(lines) + "\n"
 
 
-def _findings_table(comparison: Comparison) -> list[str]:
+def _titled(title: str, language: str) -> str:
+    """Return an arm with its suite, as `_title` has it."""
+    arm, _, suite = title.removesuffix(")").rpartition(" (")
+    return say("{arm} ({suite})", language).format(arm=say(arm, language), suite=suite)
+
+
+def _named(what: str, language: str) -> str:
+    """Return what differs: the name of a hash or a package stays as it is."""
+    prefix = next((one for one in _PREFIXES if what.startswith(one)), "")
+    name = what.removeprefix(prefix)
+    return say(prefix, language) + name if prefix else say(name, language)
+
+
+def _findings_table(comparison: Comparison, language: str) -> list[str]:
     if not comparison.findings:
-        return ["The two sides have no arm in common."]
-    header = ["suite", "arm", "score", comparison.left, comparison.right, "difference", "test", "p",
-              "p, Holm", "real", "left out"]  # fmt: skip
+        return [say("The two sides have no arm in common.", language)]
+    before = ("suite", "arm", "score")
+    after = ("difference", "test", "p", "p, Holm", "real", "left out")
+    header = [
+        *(say(name, language) for name in before),
+        *(comparison.left, comparison.right),
+        *(say(name, language) for name in after),
+    ]
     rows = [
         [
-            *(one.suite, one.arm, one.score, str(one.left), str(one.right), str(one.difference)),
-            *(one.test, _probability(one.p), _probability(one.adjusted)),
-            *("yes" if one.is_real else "no", str(one.left_out)),
+            *(one.suite, say(one.arm, language), say(one.score, language)),
+            *(str(one.left), str(one.right), str(one.difference)),
+            say(one.test, language),
+            *(say(_probability(p), language) for p in (one.p, one.adjusted)),
+            *(say("yes" if one.is_real else "no", language), str(one.left_out)),
         ]
         for one in comparison.findings
     ]
-    return [
-        *_table(header, rows), "",
+    note = say(
         "A row is over all sets and languages of an arm together."
         " Difference: the second minus the first, on the cases that both have; left out: cases with"
         " this score on one side alone. Brackets: 95% intervals by a bootstrap over clusters. Real:"
-        f" p, corrected for {len(rows)} comparison{'s' * (len(rows) > 1)}, is at most {ALPHA}.",
-    ]  # fmt: skip
+        " p, corrected for {comparisons}, is at most {alpha}.",
+        language,
+    )
+    count = say(f"{len(rows)} comparison{'s' * (len(rows) > 1)}", language)
+    return [*_table(header, rows), "", note.format(comparisons=count, alpha=ALPHA)]
 
 
 def _probability(p: float) -> str:

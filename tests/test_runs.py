@@ -108,8 +108,10 @@ def test_a_report_that_was_written_is_shown_as_it_is(home: Path) -> None:
     folder = put_run(home / "laboratory" / "mine", Description("decoding", "", 0, {}))
     (folder / "samples.jsonl").write_text(json.dumps({"kind": '"kind": "cost"'}) + "\n")
     (folder / "report.html").write_text("as it is")
+    (folder / "report.zh.html").write_text("如此")
     runs = Runs(settings_of(home))
-    assert report_of(home, "mine", "zh") == "as it is" and runs.kept()[0].state == "finished"
+    assert report_of(home, "mine") == "as it is" and runs.kept()[0].state == "finished"
+    assert report_of(home, "mine", "zh") == "如此"
     os.utime(folder / "report.html", (1e9, 1e9))  # samples came since
     assert runs.kept()[0].state == "stopped"
     with pytest.raises(UsageError, match="is damaged at line 1"):

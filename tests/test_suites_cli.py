@@ -158,6 +158,9 @@ def test_a_report_needs_the_records_alone(tmp_path: Path, data: Path) -> None:
     compared = tether("compare", bare, tmp_path / "retrieval").output
     assert "| retrieval | hybrid | ndcg@10 |" in compared
     assert BASELINE not in compared and " yes |" not in compared
+    assert f"{bare / 'report.zh.html'}" in tether("report", bare, "--language", "zh").output
+    in_chinese = tether("compare", bare, tmp_path / "retrieval", "--language", "zh").output
+    assert "| retrieval | 混合检索 | nDCG@10 |" in in_chinese
 
 
 def test_the_same_command_goes_on_and_another_is_kept_apart(

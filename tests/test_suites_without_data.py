@@ -34,8 +34,9 @@ def test_a_suite_runs_goes_on_and_is_reported_again(tmp_path: Path, suite: str) 
     assert any(is_baseline(one.arm) for one in run.samples)
     kept = {name: (tmp_path / suite / name).read_bytes() for name in ("report.html", "report.md")}
     lines = (tmp_path / suite / "samples.jsonl").read_bytes()
-    tether(*command)
+    assert "report.zh.html" in tether(*command, "--language", "zh").output
     assert (tmp_path / suite / "samples.jsonl").read_bytes() == lines
+    assert "怎样读" in (tmp_path / suite / "report.zh.md").read_text("utf-8")
     tether("report", tmp_path / suite)
     assert kept == {name: (tmp_path / suite / name).read_bytes() for name in kept}
 

@@ -113,7 +113,8 @@ def report(folder: Path, language: str) -> None:
 @click.argument("left", type=click.Path(path_type=Path))
 @click.argument("right", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-def compare(left: Path, right: Path, seed: int) -> None:
+@language_option
+def compare(left: Path, right: Path, seed: int, language: str) -> None:
     """Compare two runs case by case: what differs, and whether it is real. Prints Markdown.
 
     A run is a folder with run.json, such as seed-0 of an experiment, or the folder of a suite.
@@ -124,7 +125,7 @@ def compare(left: Path, right: Path, seed: int) -> None:
     from eval.suites.suite import without_baselines
 
     runs = [without_baselines(read_run(folder)) for folder in (left, right)]
-    click.echo(markdown(compare_runs(*runs, seed=seed)), nl=False)
+    click.echo(markdown(compare_runs(*runs, seed=seed), language), nl=False)
 
 
 @click.command(name="eval")
@@ -147,6 +148,7 @@ def compare(left: Path, right: Path, seed: int) -> None:
 )
 @click.option("--fresh", is_flag=True, help="Begin anew; records that are there are put aside.")
 @click.option("--accept-licence", is_flag=True, help="Also sets that are not for commercial use.")
+@language_option
 @pass_flags
 def evaluate(  # noqa: PLR0917 - a click command has a parameter an option
     flags: Flags,
@@ -159,6 +161,7 @@ def evaluate(  # noqa: PLR0917 - a click command has a parameter an option
     out: Path | None,
     fresh: bool,
     accept_licence: bool,
+    language: str,
 ) -> None:
     """Measure the assistant in force by suites, and write a report of each.
 
@@ -170,7 +173,13 @@ def evaluate(  # noqa: PLR0917 - a click command has a parameter an option
 
     A command that was stopped goes on when it is given again, and repeats no sample.
     """
-    from app.laboratory.suites import Order, SettingsLaboratory, carry_out, require_suites
+    from app.laboratory.suites import (
+        Order,
+        SettingsLaboratory,
+        carry_out,
+        require_suites,
+        write_report,
+    )
     from eval.suites.suite import Request
 
     measured = [name for name in suites if name != "line"]
@@ -183,7 +192,10 @@ def evaluate(  # noqa: PLR0917 - a click command has a parameter an option
         for name in measured:
             command = _repeated(flags, name, request, limit)
             order = Order(out, limit or None, fresh, command)
-            click.echo(f"report: {carry_out(name, request, order, laboratory)}")
+            page = carry_out(name, request, order, laboratory)
+            if language != "en":
+                page = write_report(page.parent, language)
+            click.echo(f"report: {page}")
 
 
 def _repeated(flags: Flags, name: str, request: "Request", limit: int) -> str:

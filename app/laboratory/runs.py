@@ -158,7 +158,7 @@ def report_of(home: Path, name: str, language: str = "en") -> str:
     Args:
         home: The data root.
         name: As `Kept` has it; what is no name of a run there is refused, whatever it looks like.
-        language: Of the report, where it comes in several.
+        language: Of the report, "en" or "zh".
 
     Raises:
         UsageError: There is no such run, it has no samples yet, or its records are damaged.
@@ -167,7 +167,6 @@ def report_of(home: Path, name: str, language: str = "en") -> str:
     if folder is None:
         raise UsageError(f"there is no run {name!r:.100} in the laboratory; choose another")
     is_frontier = (folder / PLAN).is_file()
-    language = language if is_frontier else "en"
     page = folder / (f"{REPORT}.html" if language == "en" else f"{REPORT}.{language}.html")
     if _is_current(page, folder):
         return page.read_text("utf-8")
@@ -192,7 +191,7 @@ def _made(
         plan = experiment.read_plan_of(folder)
         return html(frontier_page(experiment.runs_of(folder), plan, language))
     run = read_run(folder)
-    return html(suite_page(run, suites.module_of(run.description.suite).LAYOUT))
+    return html(suite_page(run, suites.module_of(run.description.suite).LAYOUT, language))
 
 
 def _folders(home: Path) -> Iterator[tuple[str, Path]]:

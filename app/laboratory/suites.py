@@ -204,23 +204,23 @@ def write_report(folder: Path, language: str = "en") -> Path:
     """Write the report of a suite's run from its records alone, and return the HTML file.
 
     Raises:
-        UsageError: The folder holds no run of a suite, or there are no words in that language.
+        UsageError: The folder holds no run of a suite.
     """
     from eval.pages import html, markdown
     from eval.records import read_run
     from eval.suites.pages import suite_page
     from retrieval.store import replace_file
 
-    if language != "en":
-        raise UsageError("the reports of suites are in English; leave out --language")
     run = read_run(folder)
-    page = suite_page(run, module_of(run.description.suite).LAYOUT)
-    text, drawn = markdown(page, f"{REPORT}-files")
+    page = suite_page(run, module_of(run.description.suite).LAYOUT, language)
+    suffix = "" if language == "en" else f".{language}"
+    pictures = f"{REPORT}{suffix}-files"
+    text, drawn = markdown(page, pictures)
     for name, svg in drawn.items():
-        (folder / f"{REPORT}-files").mkdir(exist_ok=True)
-        replace_file(folder / f"{REPORT}-files" / name, svg.encode())
-    replace_file(folder / f"{REPORT}.md", text.encode())
-    target = folder / f"{REPORT}.html"
+        (folder / pictures).mkdir(exist_ok=True)
+        replace_file(folder / pictures / name, svg.encode())
+    replace_file(folder / f"{REPORT}{suffix}.md", text.encode())
+    target = folder / f"{REPORT}{suffix}.html"
     replace_file(target, html(page).encode())
     return target
 

@@ -27,6 +27,7 @@ from eval.answering import (
     support,
 )
 from eval.cases import Case
+from eval.chinese import say
 from eval.confidence import (
     area_under_risk_coverage,
     auroc,
@@ -228,12 +229,18 @@ _SAID = (
 )
 
 
-def _verdict(run: Run, seed: int) -> str:
+def _verdict(run: Run, seed: int, language: str) -> str:
     """Return how much was answered, how much of it wrongly, and how well."""
     own = arms_of(run.samples).get("assistant", [])
     found = [(label, column.of(own, seed)) for label, column in _SAID]
-    told = [f"{label}: {one}" for label, one in found if one.count]
-    return f"The assistant: {'; '.join(told) or 'nothing was measured'}."
+    told = [
+        say("{label}: {figure}", language).format(label=say(label, language), figure=one)
+        for label, one in found
+        if one.count
+    ]
+    return say("The assistant: {told}.", language).format(
+        told=say("; ", language).join(told) or say("nothing was measured", language)
+    )
 
 
 LAYOUT = Layout(

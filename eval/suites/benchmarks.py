@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from eval.answering import MEASURES
+from eval.chinese import say
 from eval.datasets import LICENCES, find_data, require_licences
 from eval.metrics import f1
 from eval.outcomes import outcome, outcome_scores
@@ -289,10 +290,13 @@ def _f_score(samples: Sequence[Sample], seed: int) -> Estimate:
     )
 
 
-def _verdict(run: Run, seed: int) -> str:
+def _verdict(run: Run, seed: int, language: str) -> str:
     """Return how much was measured: figures of such different sets have no common mean."""
     sets = list(dict.fromkeys(sample.kind for sample in run.samples))
-    return f"{len(sets)} sets: {', '.join(sets)}." if sets else "Nothing was measured."
+    if not sets:
+        return say("Nothing was measured.", language)
+    names = say(", ", language).join(sets)
+    return say("{count} sets: {sets}.", language).format(count=len(sets), sets=names)
 
 
 LAYOUT = Layout(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
+from eval.chinese import say
 from eval.outcomes import degenerate_outputs
 from eval.pages import Block, Cell, Table
 from eval.records import Run, Sample, digest
@@ -153,18 +154,31 @@ def _measured(laboratory: Laboratory, way: Way, question: GoldQuestion) -> Measu
 _RIGHT = mean_of("right", "right")
 
 
-def _agreement(run: Run, seed: int) -> list[Block]:
+def _agreement(run: Run, seed: int, language: str) -> list[Block]:
     """Return how far the seeds of one arm agree, for each set and language."""
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for one in run.samples:
         if one.arm.startswith("temperature"):
             groups[one.kind, one.language].append(one)
     columns = ("arm", "the same words", "right from any seed", "right from every seed")
-    note = "Of questions with a sample from each seed. A guess is seldom right from every seed."
+    note = say(
+        "Of questions with a sample from each seed. A guess is seldom right from every seed.",
+        language,
+    )
     blocks: list[Block] = []
-    for (kind, language), samples in groups.items():
-        rows = tuple((arm, *_agreeing(own, seed)) for arm, own in arms_of(samples).items())
-        blocks.append(Table(f"Seeds compared: {kind}, {language}", columns, rows, note))
+    for (kind, spoken), samples in groups.items():
+        title = say("Seeds compared: {what}", language)
+        rows = tuple(
+            (say(arm, language), *_agreeing(own, seed)) for arm, own in arms_of(samples).items()
+        )
+        blocks.append(
+            Table(
+                title.format(what=say(f"{kind}, {spoken}", language)),
+                tuple(say(name, language) for name in columns),
+                rows,
+                note,
+            )
+        )
     return blocks
 
 
@@ -182,7 +196,7 @@ def _agreeing(samples: Sequence[Sample], seed: int) -> list[Cell]:
     ]
 
 
-def _verdict(run: Run, seed: int) -> str:
+def _verdict(run: Run, seed: int, language: str) -> str:
     """Return the best arm with passages and the best from memory, beside greedy decoding."""
     arms: Mapping[str, list[Sample]] = {
         arm: own for arm, own in arms_of(run.samples).items() if own and not is_baseline(arm)
@@ -197,9 +211,14 @@ def _verdict(run: Run, seed: int) -> str:
         if found:
             best = max(found, key=lambda arm: found[arm].value)
             greedy = {arm: one for arm, one in found.items() if arm.startswith("greedy")}
-            told_of = [f"{arm} {one}" for arm, one in ({best: found[best]} | greedy).items()]
-            sentences.append(f"Right {context}: {'; '.join(told_of)}.")
-    return " ".join(sentences) or "No samples."
+            told_of = [
+                f"{say(arm, language)} {one}" for arm, one in ({best: found[best]} | greedy).items()
+            ]
+            said = say("Right {context}: {told}.", language)
+            sentences.append(
+                said.format(context=say(context, language), told=say("; ", language).join(told_of))
+            )
+    return say(" ", language).join(sentences) or say("No samples.", language)
 
 
 LAYOUT = Layout(

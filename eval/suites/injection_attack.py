@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cache
 
+from eval.chinese import say
 from eval.outcomes import degenerate_outputs
 from eval.pages import Block, Cell, Table
 from eval.records import Run, Sample, digest
@@ -145,19 +146,21 @@ _RIGHT = mean_of("right", "right answer is there")
 _SILENT = mean_of("silent", "nothing said")
 
 
-def _tables(run: Run, seed: int) -> list[Block]:
+def _tables(run: Run, seed: int, language: str) -> list[Block]:
     """Return successes by kind of attack, and what was said where the assistant gave way."""
     arms = {arm: own for arm, own in arms_of(run.samples).items() if arm.endswith(_ATTACKED)}
     rows: list[tuple[Cell, ...]] = []
     for kind in KINDS:
         own = [[one for one in samples if _kind(one) == kind] for samples in arms.values()]
         if any(own):
-            rows.append((kind, *(_SUCCESS.of(samples, seed) for samples in own)))
+            rows.append((say(kind, language), *(_SUCCESS.of(samples, seed) for samples in own)))
     lost = [one for one in arms.get(f"{_ASSISTANT}, {_ATTACKED}", []) if one.scores["success"]]
-    blocks: list[Block] = [Table("By what the attack tries", ("attack", *arms), tuple(rows))]
+    columns = tuple(say(name, language) for name in ("attack", *arms))
+    blocks: list[Block] = [Table(say("By what the attack tries", language), columns, tuple(rows))]
     if lost:
         said = tuple((one.case_id, one.question, one.output) for one in lost)
-        blocks.append(Table("Where the assistant gave way", ("attack", "question", "said"), said))
+        columns = tuple(say(name, language) for name in ("attack", "question", "said"))
+        blocks.append(Table(say("Where the assistant gave way", language), columns, said))
     return blocks
 
 
@@ -166,17 +169,21 @@ def _kind(sample: Sample) -> str:
     return sample.case_id.partition("-")[2].rpartition("-")[0]
 
 
-def _verdict(run: Run, seed: int) -> str:
+def _verdict(run: Run, seed: int, language: str) -> str:
     arms = arms_of(run.samples)
 
     def figure(asker: str, when: str, score: str) -> Estimate:
         return mean_of(score).of(arms.get(f"{asker}, {when}", []), seed)
 
-    return (
-        f"Attacks that succeed: {figure(_ASSISTANT, _ATTACKED, 'success')} against the assistant,"
-        f" {figure(_GENERATOR, _ATTACKED, 'success')} against its generator alone. The assistant's"
-        f" right answers: {figure(_ASSISTANT, _ATTACKED, 'right')} under attack,"
-        f" {figure(_ASSISTANT, _CONTROL, 'right')} without."
+    return say(
+        "Attacks that succeed: {assistant} against the assistant, {generator} against its generator"
+        " alone. The assistant's right answers: {attacked} under attack, {control} without.",
+        language,
+    ).format(
+        assistant=figure(_ASSISTANT, _ATTACKED, "success"),
+        generator=figure(_GENERATOR, _ATTACKED, "success"),
+        attacked=figure(_ASSISTANT, _ATTACKED, "right"),
+        control=figure(_ASSISTANT, _CONTROL, "right"),
     )
 
 

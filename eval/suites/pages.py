@@ -1,7 +1,7 @@
 """The report of a suite: from its records to one page of tables, without a model.
 
     LAYOUT = Layout("Answers", "What the assistant says ...", (mean_of("f1", "F1"), ...))
-    text = html(suite_page(read_run(folder), LAYOUT))
+    text = html(suite_page(read_run(folder), LAYOUT, "zh"))
 
 A table for each kind of trial and language: every figure is an `Estimate` with its interval, by a
 bootstrap over clusters, and its count; arms that know nothing stand last. Measures that apply to no
@@ -10,10 +10,12 @@ sample of a table are left out. Equal records give equal bytes. Knows nothing of
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.chinese import ABOUT, LEGEND, say
 from eval.pages import Block, Cell, Commands, Page, Said, SideBySide, Table, Text
 from eval.pages import Sample as Shown
 from eval.records import Run, Sample
@@ -83,7 +85,7 @@ SECONDS = Column("seconds per sample", _seconds)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the records of a suite read. All words are the suite's own, in English."""
+    """How the records of a suite read. All words are English; `eval.chinese` has the Chinese."""
 
     title: str
     about: str  # what is measured, for someone who is no expert
@@ -93,36 +95,45 @@ class Layout:
     # Kinds whose trials are also shown together, such as sets with and without answers.
     pools: tuple[tuple[str, ...], ...] = ()
     pooled: tuple[Column, ...] = ()  # the columns of those tables; empty: `columns`
-    # Further blocks that stand before the tables, such as a figure.
-    extra: Callable[[Run, int], Sequence[Block]] | None = None
-    verdict: Callable[[Run, int], str] | None = None  # instead of one made from the headline
+    # Further blocks that stand before the tables, such as a figure: of a run, seed and language.
+    extra: Callable[[Run, int, str], Sequence[Block]] | None = None
+    # Instead of one made from the headline, likewise.
+    verdict: Callable[[Run, int, str], str] | None = None
     # A 0/1 score: where it is 0 for an arm, questions are shown side by side. Not for public sets,
     # whose text must not stand in a report that may be published.
     shows: str = ""
     shown: int = 4  # how many
 
 
-def suite_page(run: Run, layout: Layout, *, seed: int = 0) -> Page:
+def suite_page(run: Run, layout: Layout, language: str = "en", *, seed: int = 0) -> Page:
     """Return the report of a run.
 
     Args:
         run: Finished or not.
         layout: That of the run's suite.
+        language: Of the page, "en" or "zh"; questions and answers stay in their own.
         seed: Of the resampling.
     """
-    tables = [_table(title, samples, layout.columns, seed) for title, samples in _groups(run)]
+    about, legend = layout.about, layout.legend
+    if language == "zh":
+        about, legend = ABOUT.get(layout.title, about), LEGEND.get(layout.title, legend)
+    tables = [
+        _table(say(title, language), samples, layout.columns, language, seed)
+        for title, samples in _groups(run)
+    ]
     tables += [
-        _table(title, samples, layout.pooled or layout.columns, seed)
+        _table(say(title, language), samples, layout.pooled or layout.columns, language, seed)
         for title, samples in _pools(run, layout.pools)
     ]
-    blocks: list[Block] = [Text(layout.about)]
-    blocks += layout.extra(run, seed) if layout.extra else ()
+    blocks: list[Block] = [Text(about)]
+    blocks += layout.extra(run, seed, language) if layout.extra else ()
     blocks += tables
-    blocks += [Text(layout.legend, "How to read it")] if layout.legend else []
-    blocks += _examples(run, layout) + _failures(run)
+    blocks += [Text(legend, say("How to read it", language))] if legend else []
+    blocks += _examples(run, layout, language) + _failures(run, language)
     blocks.append(Commands((run.description.command,)))
-    verdict = layout.verdict(run, seed) if layout.verdict else _verdict(run, layout, seed)
-    return Page(layout.title, "en", verdict, tuple(blocks), _footer(run))
+    verdict = (layout.verdict or partial(_verdict, layout))(run, seed, language)
+    title = say(layout.title, language)
+    return Page(title, language, verdict, tuple(blocks), _footer(run, language))
 
 
 def arms_of(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
@@ -154,49 +165,62 @@ def _pools(run: Run, pools: Sequence[Sequence[str]]) -> list[tuple[str, list[Sam
     return found
 
 
-def _table(title: str, samples: Sequence[Sample], columns: Sequence[Column], seed: int) -> Table:
+def _table(
+    title: str, samples: Sequence[Sample], columns: Sequence[Column], language: str, seed: int
+) -> Table:
     """Return arms by measures, or measures by arms where there are more of them than of arms."""
     arms = arms_of(samples)
     cells: dict[str, list[Cell]] = {
-        column.label: [column.of(own, seed) for own in arms.values()] for column in columns
+        say(column.label, language): [column.of(own, seed) for own in arms.values()]
+        for column in columns
     }
     measured = {label: own for label, own in cells.items() if any(map(_is_there, own))}
-    names = [name.removeprefix(BASELINE) if is_baseline(name) else name for name in arms]
-    note = _note(arms)
+    names = [say(name.removeprefix(BASELINE), language) for name in arms]
+    note = _note(arms, language)
     if len(measured) > len(names):
         rows = tuple((label, *own) for label, own in measured.items())
-        return Table(title, ("measure", *names), rows, note)
+        return Table(title, (say("measure", language), *names), rows, note)
     turned = zip(*measured.values(), strict=True) if measured else iter([()] * len(names))
     rows = tuple((name, *own) for name, own in zip(names, turned, strict=True))
-    return Table(title, ("arm", *measured), rows, note)
+    return Table(title, (say("arm", language), *measured), rows, note)
 
 
 def _is_there(cell: Cell) -> bool:
     return isinstance(cell, Estimate) and cell.count > 0
 
 
-def _note(arms: Mapping[str, Sequence[Sample]]) -> str:
+def _note(arms: Mapping[str, Sequence[Sample]], language: str) -> str:
     """Return which arms know nothing: they stand in the same table as the others."""
-    names = [name.removeprefix(BASELINE) for name in arms if is_baseline(name)]
-    return f"For comparison, what knows nothing: {', '.join(names)}." if names else ""
+    names = [say(name.removeprefix(BASELINE), language) for name in arms if is_baseline(name)]
+    said = say("For comparison, what knows nothing: {names}.", language)
+    return said.format(names=say(", ", language).join(names)) if names else ""
 
 
-def _verdict(run: Run, layout: Layout, seed: int) -> str:
+def _verdict(layout: Layout, run: Run, seed: int, language: str) -> str:
     """Return the headline of every arm, and of the best one that knows nothing."""
     column = next((one for one in layout.columns if one.label == layout.headline), None)
     if column is None or not run.samples:
-        return f"{len(run.samples)} samples."
+        return say("{count} samples.", language).format(count=len(run.samples))
     found = {arm: column.of(own, seed) for arm, own in arms_of(run.samples).items()}
-    told = [f"{arm} {one}" for arm, one in found.items() if one.count and not is_baseline(arm)]
+    told = [
+        f"{say(arm, language)} {one}"
+        for arm, one in found.items()
+        if one.count and not is_baseline(arm)
+    ]
     dull = {arm: one for arm, one in found.items() if one.count and is_baseline(arm)}
-    sentence = f"{column.label}: {'; '.join(told) or 'nothing was measured'}."
+    sentence = say("{label}: {told}.", language).format(
+        label=say(column.label, language),
+        told=say("; ", language).join(told) or say("nothing was measured", language),
+    )
     if dull:
         best = max(dull, key=lambda arm: dull[arm].value)
-        sentence += f" The best that knows nothing ({best.removeprefix(BASELINE)}): {dull[best]}."
+        sentence += say(" The best that knows nothing ({name}): {figure}.", language).format(
+            name=say(best.removeprefix(BASELINE), language), figure=dull[best]
+        )
     return sentence
 
 
-def _examples(run: Run, layout: Layout) -> list[Block]:
+def _examples(run: Run, layout: Layout, language: str) -> list[Block]:
     """Return trials that some arm got wrong, with what every arm said."""
     if not layout.shows:
         return []
@@ -212,8 +236,11 @@ def _examples(run: Run, layout: Layout) -> list[Block]:
     rows = tuple(_shown([own.get(arm) for arm in arms], layout.shows) for own in wrong)
     if not rows:
         return []
-    note = f"{min(len(rows), layout.shown)} of {len(rows)} that some arm got wrong."
-    return [SideBySide("Side by side", tuple(arms), rows[: layout.shown], note)]
+    note = say("{shown} of {count} that some arm got wrong.", language).format(
+        shown=min(len(rows), layout.shown), count=len(rows)
+    )
+    names = tuple(say(arm, language) for arm in arms)
+    return [SideBySide(say("Side by side", language), names, rows[: layout.shown], note)]
 
 
 def _shown(samples: Sequence[Sample | None], score: str) -> Shown:
@@ -228,24 +255,37 @@ def _judged(sample: Sample, score: str) -> bool | None:
     return None if found is None else found > 0
 
 
-def _failures(run: Run) -> list[Block]:
+def _failures(run: Run, language: str) -> list[Block]:
     """Return what could not be measured: the means are of the others."""
     lines = []
     for arm, own in failures(run.samples).items():
         reasons = list(dict.fromkeys(one.failure or "" for one in own))
-        more = f" and {len(reasons) - _NAMED} other reasons" if len(reasons) > _NAMED else ""
-        lines.append(f"{arm}: {len(own)} samples. {' '.join(reasons[:_NAMED])}{more}")
-    remedy = "They are not tried again in this folder: mend the cause, and begin anew with --fresh."
-    return [Text("\n\n".join([*lines, remedy]), "Failed, and in no mean")] if lines else []
+        told = " ".join(reasons[:_NAMED])
+        if len(reasons) > _NAMED:
+            more = say(" and {count} other reasons", language)
+            told += more.format(count=len(reasons) - _NAMED)
+        line = say("{arm}: {count} samples. {reasons}", language)
+        lines.append(line.format(arm=say(arm, language), count=len(own), reasons=told))
+    remedy = say(
+        "They are not tried again in this folder: mend the cause, and begin anew with --fresh.",
+        language,
+    )
+    title = say("Failed, and in no mean", language)
+    return [Text("\n\n".join([*lines, remedy]), title)] if lines else []
 
 
-def _footer(run: Run) -> str:
+def _footer(run: Run, language: str) -> str:
     """Return what the figures rest on."""
     description = run.description
-    clusters = len({one.cluster for one in run.samples})
     told = {**description.identity, "commit": description.commit or "", **description.versions}
-    return (
-        f"{len(run.samples)} samples in {clusters} clusters, seed {description.seed}. Brackets:"
-        " 95% intervals by a bootstrap over clusters; n: samples that a figure is of.\n\n"
-        + "; ".join(f"{name} {str(value)[:16]}" for name, value in told.items() if value)
+    said = say(
+        "{samples} samples in {clusters} clusters, seed {seed}. Brackets: 95% intervals by a"
+        " bootstrap over clusters; n: samples that a figure is of.",
+        language,
+    ).format(
+        samples=len(run.samples),
+        clusters=len({one.cluster for one in run.samples}),
+        seed=description.seed,
     )
+    names = "; ".join(f"{name} {str(value)[:16]}" for name, value in told.items() if value)
+    return f"{said}\n\n{names}"

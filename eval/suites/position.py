@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 
+from eval.chinese import say
 from eval.outcomes import degenerate_outputs
 from eval.pages import Block, Cell, Table
 from eval.records import Run, Sample, digest
@@ -158,19 +159,24 @@ def _measured(question: GoldQuestion, read: Read, spot: Spot) -> Measured:
 _RIGHT = mean_of("right", "right")
 
 
-def _grids(run: Run, seed: int) -> list[Block]:
+def _grids(run: Run, seed: int, language: str) -> list[Block]:
     """Return a table of places by numbers of passages for each reader, set and language."""
     groups: dict[tuple[str, str], list[Sample]] = {}
     for one in run.samples:
         groups.setdefault((one.kind, one.language), []).append(one)
+    title, columns = say("{what}: right", language), ("passages", *PLACES)
     return [
-        _grid(f"{reader}, {kind}, {language}: right", reader, samples, seed)
+        Table(
+            title.format(what=say(f"{reader}, {kind}, {spoken}", language)),
+            tuple(say(name, language) for name in columns),
+            _grid(reader, samples, seed),
+        )
         for reader in (_GENERATOR, _ASSISTANT)
-        for (kind, language), samples in groups.items()
+        for (kind, spoken), samples in groups.items()
     ]
 
 
-def _grid(title: str, reader: str, samples: Sequence[Sample], seed: int) -> Table:
+def _grid(reader: str, samples: Sequence[Sample], seed: int) -> tuple[tuple[Cell, ...], ...]:
     arms = arms_of(samples)
 
     def cell(spot: Spot) -> Cell:
@@ -181,11 +187,10 @@ def _grid(title: str, reader: str, samples: Sequence[Sample], seed: int) -> Tabl
         for count in COUNTS
         if count > 1
     ]
-    alone = ("1", cell(SPOTS[0]), None, None)
-    return Table(title, ("passages", *PLACES), (alone, *rows))
+    return (("1", cell(SPOTS[0]), None, None), *rows)
 
 
-def _verdict(run: Run, seed: int) -> str:
+def _verdict(run: Run, seed: int, language: str) -> str:
     """Return how much is right in each place, over all sets and numbers above one."""
     arms = {arm: own for arm, own in arms_of(run.samples).items() if not is_baseline(arm)}
 
@@ -194,11 +199,13 @@ def _verdict(run: Run, seed: int) -> str:
         chosen = [name for name in names if f", {place} of " in name]
         return _RIGHT.of([one for name in chosen for one in arms.get(name, [])], seed)
 
-    told_of = [
-        f"{reader} {', '.join(f'{place} {figure(reader, place)}' for place in PLACES)}"
-        for reader in (_GENERATOR, _ASSISTANT)
-    ]
-    return f"Right where the gold passage stands: {'; '.join(told_of)}."
+    told_of = []
+    for reader in (_GENERATOR, _ASSISTANT):
+        places = [f"{say(place, language)} {figure(reader, place)}" for place in PLACES]
+        told_of.append(f"{say(reader, language)} {say(', ', language).join(places)}")
+    return say("Right where the gold passage stands: {told}.", language).format(
+        told=say("; ", language).join(told_of)
+    )
 
 
 LAYOUT = Layout(

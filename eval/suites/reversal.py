@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from eval.chinese import say
 from eval.datasets import find_data, read_rows
 from eval.injection.facts import Fact, World, build_world
 from eval.injection.questions import EXAMPLES, SHOTS, STOP, closed_prompt
@@ -322,29 +323,38 @@ _SAID = mean_of("said", "right one written")
 _MARGIN = mean_of("margin", "margin, nats a character")
 
 
-def _directions(run: Run, seed: int) -> list[Block]:
+def _directions(run: Run, seed: int, language: str) -> list[Block]:
     """Return both directions side by side for each arm, set and language."""
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for one in run.samples:
         groups[one.kind, one.language].append(one)
+    asked = say("{kind} ({language})", language)
     columns = ("asked", "arm", _CHOSEN.label, _SAID.label)
     rows: list[tuple[Cell, ...]] = [
-        (f"{kind} ({language})", arm, _CHOSEN.of(own, seed), _SAID.of(own, seed))
-        for (kind, language), samples in groups.items()
+        (
+            asked.format(kind=say(kind, language), language=say(spoken, language)),
+            say(arm, language),
+            _CHOSEN.of(own, seed),
+            _SAID.of(own, seed),
+        )
+        for (kind, spoken), samples in groups.items()
         for arm, own in arms_of(samples).items()
         if not is_baseline(arm) and own
     ]
-    return [Table("Both directions", columns, tuple(rows))]
+    names = tuple(say(name, language) for name in columns)
+    return [Table(say("Both directions", language), names, tuple(rows))]
 
 
-def _verdict(run: Run, seed: int) -> str:
+def _verdict(run: Run, seed: int, language: str) -> str:
     """Return what is chosen rightly in each direction, from memory."""
     found: dict[str, list[Sample]] = defaultdict(list)
     for one in run.samples:
         if one.arm == "from memory" and one.failure is None:
             found[one.kind].append(one)
-    told = [f"{kind} {_CHOSEN.of(own, seed)}" for kind, own in found.items()]
-    return f"Right one chosen of ten, from memory: {'; '.join(told) or 'nothing was measured'}."
+    told = [f"{say(kind, language)} {_CHOSEN.of(own, seed)}" for kind, own in found.items()]
+    return say("Right one chosen of ten, from memory: {told}.", language).format(
+        told=say("; ", language).join(told) or say("nothing was measured", language)
+    )
 
 
 LAYOUT = Layout(
