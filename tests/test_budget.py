@@ -156,7 +156,7 @@ SLOW_WORK = Work(
 SLOW = Speeds(full=100, lora=187, closed=0.29, reading=0.86, single=0.63, texts=0.01, bare=0.43)
 
 
-@pytest.mark.parametrize(("budget", "stages"), [("60m", 2), ("100m", 3)])
+@pytest.mark.parametrize(("budget", "stages"), [("60m", 2), ("100m", 4)])
 def test_an_hour_or_two_measures_several_stages_or_rates_of_full_training_and_of_lora(
     budget: str, stages: int
 ) -> None:

@@ -187,12 +187,12 @@ _SMOKE = (
     "full-paraphrases-e4", "full-qa-half-e4", "full-qa-replay-e4", "full-general-e4",
     "full-documents-e4", "full-documents-e4+rag-3",
 )  # fmt: skip
-# Fewer epochs of a training cost questions alone. A fifth of the rate wants more epochs.
+# Fewer epochs of a training cost questions alone.
 _CORE = (
     "base", "few-shot", "rag-3", "full-qa-e4", "full-qa-e2", "lora16-qa-e4", "lora16-qa-e2",
-    "lora16-documents-e4", "full-qa-gentle-e8", "lora16-qa-gentle-e8", "full-qa-e4+rag-3",
+    "lora16-documents-e4", "full-qa-gentle-e4", "lora16-qa-gentle-e4", "full-qa-gentle-e2",
+    "lora16-qa-gentle-e2", "full-qa-e4+rag-3", "full-qa-gentle-e4+rag-3",
     "full-paraphrases-e4", "full-text-e4", "rag-1", "full-qa-e1", "lora16-qa-e1",
-    "full-qa-gentle-e4", "lora16-qa-gentle-e4", "full-qa-gentle-e8+rag-3",
     "full-qa-replay-e4", "full-qa-replay-e4+rag-3", "oracle", "full-general-e4",
     "lora16-qa-e4+rag-3", "lora16-documents-e4+rag-3",
 )  # fmt: skip
