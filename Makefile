@@ -7,17 +7,26 @@ DATA ?= ../shared/data
 LIMIT ?= 100
 WORKERS ?= 2
 READY := $(VENV)/.ready
+BYTECODE := $(VENV)/.bytecode
 EXAMPLES := What_is_catastrophic_forgetting? 什么是灾难性遗忘？ \
   In_which_year_was_the_transformer_introduced? 反转诅咒是谁在_2023_年的论文中提出的？
+SELDOM := /(tests?|transformers/models|torch/(_inductor|testing)|site-packages/(pip|setuptools|mypyc?))/
 SOURCES := ingest retrieval model eval app benchmarks docs examples tests
 
-.PHONY: chat test soak lint types fix docs bench clean
+# Else every process that a test or a user starts would compile what it imports, each time.
+unexport PYTHONDONTWRITEBYTECODE
 
-chat: $(READY)
+.PHONY: install chat test soak lint types fix docs bench clean
+
+install: $(READY)
+
+chat: $(BYTECODE)
 	$(BIN)/tether ingest examples/knowledge
 	$(BIN)/tether chat $(foreach question,$(EXAMPLES),--example "$(subst _, ,$(question))")
 
-test: $(READY) lint types
+# Lint and types need one core, and no bytecode; meanwhile the other core makes it for the tests.
+test: $(READY)
+	@$(MAKE) --no-print-directory --jobs --output-sync lint types $(BYTECODE)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # The long forms: hours of kills, thousands of hostile files. Not part of `make test`.
@@ -47,13 +56,17 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# Every version is pinned in constraints.txt, so that a fresh machine gets what was tested. pip would
-# make all bytecode on one core, for two minutes; so all cores do it, and leave out packages' tests.
+# Every version is pinned in constraints.txt, so that a fresh machine gets what was tested.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Tether needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing pinned packages into $(VENV), once: this takes some minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[weights,ocr,train,dev]'
-	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@touch $(READY)
+
+# pip would make all bytecode on one core, for two minutes; so all cores do it, and leave out what is
+# seldom imported: packages' tests, installers, and transformers' hundreds of models.
+$(BYTECODE): $(READY)
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true
+	@touch $(BYTECODE)
