@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -244,7 +245,7 @@ def build_verifier(settings: Settings, encoder: Encoder) -> Verifier:
         CrossEncoder(bert, heads["read"]) if "read" in heads else None,
         Aligner(bert, heads["verify"]) if "verify" in heads else None,
     )
-    return HeadVerifier(encoder, joined, _calibration_with(adapters))
+    return HeadVerifier(encoder, joined, calibration_with(adapters))
 
 
 def resolve_heads(settings: Settings) -> dict[str, Adapter]:
@@ -263,21 +264,24 @@ def resolve_heads(settings: Settings) -> dict[str, Adapter]:
     return found
 
 
-def _calibration_with(adapters: Mapping[str, Adapter]) -> Calibration:
-    """Return what was fitted with these heads; where one of those is off, the training-free fit."""
-    trained = trained_calibration()
-    fitted = {r: h for r, h in trained.provenance["adapters"].items() if r in ("read", "verify")}
-    if not set(fitted) <= set(adapters):
-        return default_calibration()
-    for role, sha256 in fitted.items():
-        if adapters[role].sha256 != sha256:
-            logger.warning(
-                "verification was fitted with another %s head than %s; fit it anew with"
-                " benchmarks/calibrate.py",
-                role,
-                adapters[role].name,
-            )
-    return trained
+def calibration_with(adapters: Mapping[str, Adapter]) -> Calibration:
+    """Return what was fitted with these heads, and the training-free functions where one is off.
+
+    Answers are weighed with the reader, statements with the judge. Another judge than the fitted
+    one speaks for itself; another reader is taken for the fitted one, and a warning says so.
+    """
+    trained, plain = trained_calibration(), default_calibration()
+    fitted: Mapping[str, str] = trained.provenance["adapters"]
+    reader, judge = adapters.get("read"), adapters.get("verify")
+    if reader and reader.sha256 != fitted.get("read"):
+        logger.warning(
+            "verification was fitted with another read head than %s; fit it anew with"
+            " benchmarks/calibrate.py",
+            reader.name,
+        )
+    is_fitted = judge is not None and judge.sha256 == fitted.get("verify")
+    statements = trained if is_fitted else plain
+    return replace(trained if reader else plain, statement=statements.statement)
 
 
 def _backbone(settings: Settings, encoder: Encoder) -> OnnxBert:

@@ -29,6 +29,7 @@ from app.assembly import build_encoder, build_generator, resolve_adapter, resolv
 from app.settings import Settings, load_settings
 from benchmarks.train_heads import is_dev
 from eval.cases import Case
+from eval.confidence import expected_calibration_error
 from eval.datasets import find_data, load, read_rows
 from eval.metrics import f1
 from eval.verification import LabelledPair
@@ -64,6 +65,8 @@ STATEMENTS = ("wice", "fm2", "fever_symmetric", "begin", "nomiracl")
 RULED = ("says", "terms", "pairs", "_missing", "negation_differs")
 # A span is a passage's own words, so these are the same for all; nothing was generated.
 SAME_FOR_SPANS = (*RULED, "verbatim", "reader_agrees")
+# Beside a `verify` head these are enough: with all of them other sets were judged no better.
+BESIDE_HEAD = ("verified", "terms_in_best", "similarity")
 RIGHT_F1 = 0.5  # a draft at or above it counts as right
 
 Row = tuple[dict[str, float], int, str]  # features, label, cluster
@@ -164,7 +167,10 @@ def choose_cases(data: Path, language: str, count: int, seed: int) -> list[Case]
 
 
 def with_passages(cases: Sequence[Case], encoder: Encoder, seed: int) -> list[Asked]:
-    """Return each case with its five nearest paragraphs; a third of them without the gold one."""
+    """Return each case with its five nearest paragraphs; a third of them without the gold one.
+
+    Those then hold its answer nowhere: a neighbour may say the same as the gold paragraph.
+    """
     paragraphs = list(dict.fromkeys(case.gold_context or "" for case in cases))
     similarity = (
         encoder.encode_queries([c.question for c in cases]) @ encoder.encode_passages(paragraphs).T
@@ -175,9 +181,17 @@ def with_passages(cases: Sequence[Case], encoder: Encoder, seed: int) -> list[As
         gold = paragraphs.index(case.gold_context or "")
         others = [int(place) for place in np.argsort(-own) if place != gold]
         without_gold = generator.random() < 1 / 3
-        chosen = others[:5] if without_gold else sorted([gold, *others[:4]], key=lambda j: -own[j])
+        if without_gold:
+            chosen = [j for j in others if not _holds(paragraphs[j], case.answers)][:5]
+        else:
+            chosen = sorted([gold, *others[:4]], key=lambda j: -own[j])
         asked.append(Asked(case, tuple(paragraphs[j] for j in chosen), not without_gold))
     return asked
+
+
+def _holds(text: str, answers: Iterable[str]) -> bool:
+    plain = ev.normalise(text)
+    return any(ev.normalise(answer) in plain for answer in answers)
 
 
 def sentence_rows(asked: Asked, evidence: QuestionEvidence) -> list[Row]:
@@ -185,9 +199,8 @@ def sentence_rows(asked: Asked, evidence: QuestionEvidence) -> list[Row]:
     answers = asked.case.answers if asked.answerable else ()
     rows = []
     for sentence, features in zip(evidence.sentences, evidence.features, strict=True):
-        holds = sentence.passage.chunk.text == asked.case.gold_context and any(
-            ev.normalise(answer) in ev.normalise(sentence.text) for answer in answers
-        )
+        is_gold = sentence.passage.chunk.text == asked.case.gold_context
+        holds = is_gold and _holds(sentence.text, answers)
         rows.append((features, int(holds), asked.case.cluster))
     return rows
 
@@ -660,9 +673,9 @@ def fit_statements(
         ]
         chosen = [one for _, one in named]
         rows = statement_rows(chosen, verifier)
-        names = list(rows[0][0])
+        names = list(BESIDE_HEAD) if "verified" in rows[0][0] else list(rows[0][0])
         bare = cross_validated(rows, names, balanced=True)
-        ruled = [p * is_grounded(f) for p, (f, _, _) in zip(bare, rows, strict=True)]
+        ruled = [p * verifier.allows(f) for p, (f, _, _) in zip(bare, rows, strict=True)]
         labels = [label for _, label, _ in rows]
         threshold = balanced_threshold(list(zip(ruled, labels, strict=True)))
         free = balanced_threshold(list(zip(bare, labels, strict=True)))
@@ -674,6 +687,8 @@ def fit_statements(
                 "balanced_accuracy": rounded([ruled[i] for i in members], own, threshold),
                 "without_rules": rounded([bare[i] for i in members], own, free),
             }
+        gap = expected_calibration_error(np.array(labels), np.array(ruled))
+        figures[f"statement_calibration_error_{language}"] = round(gap, 4)
         function = with_threshold(fit(rows, names, balanced=True), threshold)
         result["statement"][language] = as_json(function)
 

@@ -60,7 +60,7 @@ class Judge(Protocol):
 
 def overlap() -> tuple[str, Judge]:
     """Return the training-free verifier that ships with Tether."""
-    return _made_of({"reader.adapter": "none"})
+    return _made_of({"reader.adapter": "none", "verifier.adapter": "none"})
 
 
 def trained() -> tuple[str, Judge]:

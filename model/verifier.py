@@ -196,11 +196,19 @@ class OverlapVerifier:
         judgements: list[Judgement] = []
         rows = self.pair_features(pairs)
         for (claim, _), features in zip(pairs, rows, strict=True):
-            function = self.calibration.statement[question_language(claim)]
+            function = self.statement_function(question_language(claim))
             support = function.probability(features)
-            supported = support >= function.threshold and is_grounded(features)
+            supported = support >= function.threshold and self.allows(features)
             judgements.append(Judgement(support, supported))
         return judgements
+
+    def statement_function(self, language: str) -> Logistic:
+        """Return what turns the features of a pair into a probability."""
+        return self.calibration.statement[language]
+
+    def allows(self, features: Features) -> bool:
+        """Tell whether a statement passes the rules that no fitted weight can switch off."""
+        return is_grounded(features)
 
     def pair_features(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
         """Return what is known of each (claim, evidence) pair, in order."""
@@ -291,12 +299,16 @@ def is_grounded(features: Features, least_share: float = 0.0) -> bool:
     name is missing there, and it is not negated where the evidence is not (or the reverse).
     """
     return (
-        features["says"] > 0
+        holds_numbers(features)
         and features["terms"] >= least_share
-        and not features["numbers_missing"]
         and not features["names_missing"]
         and not features["negation_differs"]
     )
+
+
+def holds_numbers(features: Features) -> bool:
+    """Tell whether a claim says something, and no number that the evidence lacks."""
+    return features["says"] > 0 and not features["numbers_missing"]
 
 
 def _shared(

@@ -18,6 +18,7 @@ from benchmarks.calibrate import (
     with_passages,
 )
 from benchmarks.train_heads import is_dev
+from eval.cases import Case
 from eval.datasets import SETS as QUESTION_SETS
 from eval.verification import SETS as LABELLED
 from retrieval.encoders import HashingEncoder
@@ -76,6 +77,15 @@ def test_cases_are_of_articles_that_no_head_learns(tmp_path: Path) -> None:
     for asked in with_passages(cases, HashingEncoder(), seed=0):
         assert len(set(asked.texts)) == len(asked.texts)
         assert (asked.case.gold_context in asked.texts) == asked.answerable
+
+
+def test_what_cannot_be_answered_is_told_by_no_neighbour(tmp_path: Path) -> None:
+    texts = ["Orrin is 1.", "Orrin says 1 too.", *(f"Velm {n} is {n}." for n in range(2, 9))]
+    cases = [Case(str(n), "en", f"What? {n}", ("1",), True, text) for n, text in enumerate(texts)]
+    asked = with_passages(cases, HashingEncoder(), seed=0)
+    unanswerable = [one for one in asked if not one.answerable]
+    assert unanswerable
+    assert not any("1" in text for one in unanswerable for text in one.texts)
 
 
 def test_claims_are_of_the_half_that_no_head_learns(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_fitted_functions_see_the_heads(encoder: OnnxEncoder, heads: Heads) -> N
     weighed = judge.weigh(QUESTION, passages)
     (row,) = judge.claim_features(weighed, "Ola Fenn", [[0]], confidence=-1.5)
     assert row["confidence"] == -1.5
-    assert {"reader", "reader_agrees", "verified"} <= set(row)
+    assert {"reader", "reader_agrees"} <= set(row)
     sure = verifier(encoder, heads, confidence=1.0).judge_answer(weighed, "Ola Fenn", [1], -0.1)
     unsure = verifier(encoder, heads, confidence=1.0).judge_answer(weighed, "Ola Fenn", [1], -9.0)
     assert unsure.support < sure.support
@@ -117,8 +117,18 @@ def test_a_judge_that_nothing_was_fitted_with_speaks_for_itself(
     plain = HeadVerifier(encoder, heads, plain_calibration())
     for judgement, logit in zip(plain.judge(pairs), heads.verify.score(pairs), strict=True):
         assert judgement.support == pytest.approx(1 / (1 + np.exp(-float(logit))), rel=1e-4)
-    wrong = plain.judge([("Peter Grau built it in 1871.", TEXTS[0])])
-    assert not wrong[0].supported  # whatever the head says
+
+
+def test_a_judge_may_overrule_names_and_negations_but_no_number(
+    encoder: OnnxEncoder, heads: Heads
+) -> None:
+    said = ("Peter Grau built it.", "Ola Fenn did not build it.", "Ola Fenn built it in 1871.")
+    pairs = [(claim, TEXTS[0]) for claim in said]
+    sure = Logistic(30.0, {"verified": 0.0})  # supports everything
+    judge = with_functions(encoder, heads, statement=sure)
+    assert [one.supported for one in judge.judge(pairs)] == [True, True, False]
+    alone = with_functions(encoder, Heads(heads.read), statement=Logistic(30.0, {}))
+    assert not any(one.supported for one in alone.judge(pairs))
 
 
 def test_nothing_supports_nothing(encoder: OnnxEncoder, heads: Heads) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from app.assembly import build_verifier
+from app.assembly import build_verifier, calibration_with
 from app.settings import load_settings
 from model.adapters import SHIPPED, Adapter, list_adapters
 from model.head_verifier import HeadVerifier
-from model.verifier import trained_calibration
+from model.verifier import default_calibration, trained_calibration
 from retrieval.encoders import Encoder, OnnxEncoder
 from retrieval.search import given_passages
 
@@ -20,22 +20,31 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
     return [one for one in list_adapters(tmp_path_factory.mktemp("home")) if one.is_shipped]
 
 
-def test_the_reader_and_the_answer_adapter_are_there(adapters: list[Adapter]) -> None:
-    assert {one.role for one in adapters} == {"read", "answer"}
+def test_all_three_are_there(adapters: list[Adapter]) -> None:
+    assert {one.role for one in adapters} == {"read", "answer", "verify"}
     assert all(one.name == one.role for one in adapters)
     assert sum(one.bytes for one in adapters) <= MOST_BYTES
 
 
 def test_verification_was_fitted_with_exactly_these(adapters: list[Adapter]) -> None:
     fitted = trained_calibration().provenance["adapters"]
-    assert fitted == {one.role: one.sha256 for one in adapters if one.role in fitted}
-    assert fitted.keys() == {"read", "answer"}
+    assert fitted == {one.role: one.sha256 for one in adapters}
+
+
+def test_a_head_that_is_off_leaves_the_other_its_functions(adapters: list[Adapter]) -> None:
+    heads = {one.role: one for one in adapters if one.role != "answer"}
+    trained, plain = trained_calibration(), default_calibration()
+    assert calibration_with(heads) == trained
+    read = calibration_with({"read": heads["read"]})
+    assert (read.answer, read.statement) == (trained.answer, plain.statement)
+    judge = calibration_with({"verify": heads["verify"]})
+    assert (judge.answer, judge.statement) == (plain.answer, trained.statement)
 
 
 def test_each_has_a_record_and_a_card(adapters: list[Adapter]) -> None:
     for one in adapters:
         task = one.record["task"]
-        data = task["data_sha256"] if one.role == "read" else task["data"]["sha256"]
+        data = task["data"]["sha256"] if one.role == "answer" else task["data_sha256"]
         assert isinstance(one.record["seed"], int) and one.record["commit"]
         card = (one.folder / "README.md").read_text("utf-8")
         for told in ("## Data", "## Command", "## Figures", "licence", one.sha256[:12], data[:12]):
