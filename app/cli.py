@@ -18,7 +18,7 @@ from app.keeping import LIBRARY
 from app.laboratory.commands import LABORATORY
 from app.mcp_command import mcp
 from app.modelling import MODELLING
-from app.serving import serve
+from app.serving import keep_private, page_options, require_loopback, run, serve
 from app.training.commands import train
 from app.users_commands import users
 
@@ -253,16 +253,7 @@ def judge(flags: Flags, claim: str | None, evidence: str | None, batch: TextIO |
 
 
 @cli.command()
-@click.option("--host", metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1).")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default: 7860).")
-@click.option(
-    "--example",
-    "examples",
-    multiple=True,
-    metavar="QUESTION",
-    help="Question to offer on the empty page; repeatable.",
-)
-@collection_option
+@page_options
 @pass_flags
 def chat(
     flags: Flags,
@@ -273,8 +264,6 @@ def chat(
 ) -> None:
     """Serve the chat in the browser."""
     settings = flags.settings(chat__host=host, chat__port=port, collection=collection)
-    from app.serving import keep_private, require_loopback, run
-
     require_loopback(settings.chat.host)
     keep_private(settings.home)
     from app.http.server import build_app

@@ -174,14 +174,9 @@ def _ingest(
 
 
 def _clear_traces(store: "Collection") -> None:
-    """Clear what removed documents left in the collection's files, and give the space back."""
-    from ingest.errors import StoreBusy
-    from retrieval.index import DenseIndex
+    from retrieval.maintenance import clear_traces
 
-    DenseIndex(store).forget_removed()
-    try:
-        store.compact()
-    except StoreBusy as busy:  # a reader is in the way; the documents are out all the same
+    if busy := clear_traces(store):
         click.echo(shown(f"note: {busy}"), err=True)
 
 

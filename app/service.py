@@ -43,7 +43,7 @@ from app.turns import Line
 from app.users import LOCAL, NotAllowed, Person, Users
 from app.watching import Watch, Watches
 from ingest.documents import Document
-from ingest.errors import ServiceBusy, StoreBusy, StoreError, UnknownCollection, UsageError
+from ingest.errors import ServiceBusy, StoreError, UnknownCollection, UsageError
 from ingest.pipeline import OnFile, PipelineOptions, Report, run
 from ingest.sources import MEMBER, Source
 from model.assistant import Assistant, Event, checked_question
@@ -51,7 +51,8 @@ from model.feedback import Feedback, FeedbackStore
 from model.generators import Generator
 from model.verifier import Verifier
 from retrieval.encoders import Encoder, Vectors
-from retrieval.maintenance import delete_collection
+from retrieval.index import DenseIndex
+from retrieval.maintenance import clear_traces, delete_collection
 from retrieval.passages import Passage
 from retrieval.search import Searcher, given_passages
 from retrieval.store import (
@@ -398,7 +399,7 @@ class Service:
             if report.counts["removed"]:
                 _clear_traces(store)
             else:
-                _save_index(store)
+                DenseIndex(store).save()  # so that the first question need not wait
         return report
 
     @contextmanager
@@ -789,21 +790,8 @@ def _number(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _save_index(store: Collection) -> None:
-    """Write the snapshot now if that is due, so that no question has to wait for it."""
-    from retrieval.index import DenseIndex
-
-    DenseIndex(store).save()
-
-
 def _clear_traces(store: Collection) -> None:
-    """Clear what removed documents left in the collection's files, and give the space back."""
-    from retrieval.index import DenseIndex
-
-    DenseIndex(store).forget_removed()
-    try:
-        store.compact()
-    except StoreBusy as busy:  # a reader is in the way; the documents are out all the same
+    if busy := clear_traces(store):
         logger.info("%s", busy)
 
 

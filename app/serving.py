@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,10 +41,31 @@ FLUSH = 0.5  # seconds that their last words may be on the way
 MOST_CONNECTIONS = 1000
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # addresses that stand for all of a machine's own
 
+_PAGE = (
+    click.option("--host", metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1)."),
+    click.option(
+        "--port", type=click.IntRange(1, 65535), help="Port to listen on (default: 7860)."
+    ),
+    click.option(
+        "--example",
+        "examples",
+        multiple=True,
+        metavar="QUESTION",
+        help="Question to offer on the empty page; repeatable.",
+    ),
+    collection_option,
+)
+
+
+def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of all that serve the page."""
+    for option in reversed(_PAGE):  # as a stack of decorators is applied: the last one first
+        command = option(command)
+    return command
+
 
 @click.command()
-@click.option("--host", metavar="ADDRESS", help="Address to listen on (default: 127.0.0.1).")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default: 7860).")
+@page_options
 @click.option(
     "--name",
     "names",
@@ -52,14 +73,6 @@ _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # addresses that stand for all o
     metavar="NAME",
     help="Name under which others reach it, e.g. that of a reverse proxy; repeatable.",
 )
-@click.option(
-    "--example",
-    "examples",
-    multiple=True,
-    metavar="QUESTION",
-    help="Question to offer on the empty page; repeatable.",
-)
-@collection_option
 @pass_flags
 def serve(
     flags: Flags,

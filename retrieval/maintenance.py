@@ -5,6 +5,7 @@
     export_collection  one consistent file of a collection, while writers go on
     import_collection  puts such a file in place; it comes from a stranger until it is proven sound
     reindex            new vectors of another encoder beside the old ones, then one switch
+    clear_traces       what documents that were removed left in the files
     delete_collection  all of it, for good
 
 Each holds the write lock, an export excepted; readers go on meanwhile. A truth is only ever
@@ -42,6 +43,7 @@ from retrieval.schema import transaction
 from retrieval.store import (
     LOCK_SECONDS,
     TRUTH,
+    Collection,
     CollectionInfo,
     check_identity,
     checked_name,
@@ -890,6 +892,23 @@ def _forget_next(connection: sqlite3.Connection) -> None:
 
 
 # Deleting
+
+
+def clear_traces(collection: Collection) -> str:
+    """Clear what removed documents left in a collection's files, and give the space back.
+
+    To be called while writing, once after many removals.
+
+    Returns:
+        What is left in a file while a reader is in the way, and until when; "" if nothing is. The
+        documents are out all the same.
+    """
+    DenseIndex(collection).forget_removed()
+    try:
+        collection.compact()
+    except StoreBusy as busy:
+        return str(busy)
+    return ""
 
 
 def delete_collection(home: Path, name: str) -> None:
