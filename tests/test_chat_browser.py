@@ -101,6 +101,8 @@ def test_an_answer_is_waited_for_drafted_checked_and_shown_with_its_evidence(
 def test_abstention_errors_a_follow_up_and_claims_that_share_a_passage(
     opener: Opener, free: ScriptedService
 ) -> None:
+    from playwright.sync_api import expect
+
     chat = opener.open(opener.serve(free))
     chat.ask("What does the ferry cost?")
     abstained = chat.last(".tether-answer.is-abstained")
@@ -108,8 +110,11 @@ def test_abstention_errors_a_follow_up_and_claims_that_share_a_passage(
     sought = abstained.locator(".tether-sought")
     assert "Looked for: What does the ferry cost?" in sought.inner_text()
     assert sought.locator("li").all_inner_texts() == ["[1] Guide · p. 3", "[2] 海岸手册 · p. 3"]
+    tall = "document.querySelector('#passage-2-1 .tether-text').style.height = '3000px'"
+    chat.page.evaluate(tall)
     sought.locator("a.tether-cite").nth(1).click()
     assert chat.last(".tether-passage.is-shown").get_attribute("id") == "passage-2-1"
+    expect(chat.page.locator("#passage-2-1 .tether-title")).to_be_in_viewport()
 
     chat.ask("broken")
     assert chat.last(".tether-error").inner_text() == "Error: the generator stopped; start it again"

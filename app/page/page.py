@@ -63,7 +63,8 @@ _ON_LOAD = """
     const meant = card.querySelectorAll(`mark[data-claims~="${claim}"]`);
     meant.forEach((mark) => mark.classList.add("is-meant"));
     const target = meant[0] ?? card.querySelector("mark") ?? card;
-    target.scrollIntoView({ behavior: "smooth", block: "center" });
+    // The middle of a card that is taller than the panel would hide which one it is.
+    target.scrollIntoView({ behavior: "smooth", block: target === card ? "start" : "center" });
     card.classList.add("is-shown");
     setTimeout(() => card.classList.remove("is-shown"), 2000);
   });
