@@ -7,7 +7,8 @@ Questions are none of those that heads learnt from, nor of the dev rows of
 `benchmarks/answering.py`; claims are the dev parts of `eval.verification` and the dev rows of
 `benchmarks/build_verify_data.py` (--pairs), on which no head is trained. Thresholds and figures
 come from five-fold cross-validation over whole paragraphs or groups: the lowest ones with which at
-most --wrong of the answers are wrong.
+most --wrong of the answers are wrong. --wrong-left bounds what the reader leaves to a draft more
+tightly: there are the near misses, of which people ask more than these questions show.
 Drafts of the generator are kept in --cache, so that a stopped run goes on where it was.
 """
 
@@ -413,6 +414,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="build_verify_data's folder")
     parser.add_argument("--statements", type=int, default=600, help="labelled pairs a set")
     parser.add_argument("--wrong", type=float, default=0.15, help="share of answers, at most")
+    parser.add_argument("--wrong-left", type=float, default=0.15, help="of what the reader leaves")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
     parser.add_argument("--read", type=Path, help="folder of a trained read head")
@@ -440,7 +442,7 @@ def main() -> None:
         "provenance": {
             "command": f"python -m benchmarks.calibrate --questions {arguments.questions}"
             f" --statements {arguments.statements} --wrong {arguments.wrong}"
-            f" --seed {arguments.seed}",
+            f" --wrong-left {arguments.wrong_left} --seed {arguments.seed}",
             "commit": subprocess.run(
                 ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
             ).stdout.strip(),
@@ -470,6 +472,7 @@ class Questions:
     asked: Sequence[Asked]
     evidence: Sequence[QuestionEvidence]
     wrong: float
+    wrong_left: float  # of what the reader leaves to a draft
     result: dict[str, Any]
     figures: dict[str, Any]
 
@@ -509,14 +512,15 @@ def fit_language(
     evidence = [verifier.weigh(a.case.question, p) for a, p in zip(asked, found, strict=True)]
     print(language, "sentences", len(rows), figures, flush=True)
 
-    questions = Questions(language, asked, evidence, arguments.wrong, result, figures)
+    wrong, wrong_left = arguments.wrong, arguments.wrong_left
+    questions = Questions(language, asked, evidence, wrong, wrong_left, result, figures)
     span, left = fit_spans(questions, verifier)
     if span is not None:
         verifier = verifier_with(replace(calibration, span={language: span}))
     left = fit_answers(questions, [drafter.draft(one) for one in evidence], verifier, left)
     quoted = best_sentences(rough, rows, unseen)
     best = [quoted[i] for i in left]
-    sentence = with_threshold(sentence, risk_threshold(best, arguments.wrong))
+    sentence = with_threshold(sentence, risk_threshold(best, wrong))
     result["sentence"][language] = as_json(sentence)
     figures |= {
         f"left_{language}": len(left),  # by reader and draft, to be quoted or not
@@ -563,10 +567,10 @@ def fit_answers(
         spans = [span_rows(*one, verifier) for one in everything]
         beside, best_spans = fit_candidates(spans, SAME_FOR_SPANS)
         best = [max(pair) for pair in zip(best_drafts, best_spans, strict=True)]
-        threshold = risk_threshold([best[i] for i in left], questions.wrong)
+        threshold = risk_threshold([best[i] for i in left], questions.wrong_left)
         questions.result["span_beside"][language] = as_json(with_threshold(beside, threshold))
         note(questions, "span_beside", best_spans, threshold)
-    threshold = risk_threshold([best[i] for i in left], questions.wrong)
+    threshold = risk_threshold([best[i] for i in left], questions.wrong_left)
     questions.result["answer"][language] = as_json(with_threshold(answer, threshold))
     tops = [
         evidence.best()[1]
