@@ -63,7 +63,7 @@ def build(paths: list[Path], home: Path) -> Any:  # noqa: ANN401 - a gradio page
             text += new
             yield text
 
-    return gr.ChatInterface(respond, analytics_enabled=False)
+    return gr.ChatInterface(respond, analytics_enabled=False, api_name="chat")
 
 
 def main() -> None:
