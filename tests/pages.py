@@ -181,6 +181,12 @@ class ShownPage:
 
         expect(box).to_have_value(value, timeout=PATIENCE)
 
+    def wait_for_none(self, parts: "Locator") -> None:
+        """Wait until none of these is left: the page draws what an event changed part by part."""
+        from playwright.sync_api import expect
+
+        expect(parts).to_have_count(0, timeout=PATIENCE)
+
     def choose(self, tab: str) -> None:
         """Go to a tab by its name."""
         self.page.get_by_role("tab", name=tab).click()
