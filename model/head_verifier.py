@@ -4,8 +4,9 @@
 
 `read` finds the likeliest answer in each sentence and says how much likelier it is than none;
 `verify` says whether a text supports a statement. Both join the features of `OverlapVerifier` in
-its fitted functions, and the rules of `is_grounded` stay in force, so that a trained part can
-never let through what no evidence holds. `verify` is not asked about answers: beside the reader it
+its fitted functions. Above answers the rules of `is_grounded` stay in force, so that a trained part
+can never let through what no evidence holds; above statements that `verify` judges, the rule of
+numbers alone (`HeadVerifier.allows`). `verify` is not asked about answers: beside the reader it
 told nothing more of which are right (docs/log.md). Knows nothing of training.
 """
 
