@@ -45,6 +45,15 @@ DEV_ROWS = 60  # of each language
 
 
 @dataclass(frozen=True, slots=True)
+class Mixture:
+    """How rows become examples."""
+
+    seed: int = 0  # of which rows, which pieces and their order
+    spread: float = 1.0  # a language has at most so many times the examples of the poorest
+    shortest: float = 1.0  # times the shorter bound of `WINDOW`
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One train row; `article` is what dev and train never share."""
 
@@ -83,9 +92,10 @@ def occurrences(text: str, answer: str) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def around(row: Row, text: str, answer: str, draw: random.Random) -> str:
+def around(row: Row, text: str, answer: str, mixture: Mixture, draw: random.Random) -> str:
     """Return a piece of a paragraph, of a drawn size, that holds an answer anywhere in it."""
-    size = round(math.exp(draw.uniform(*map(math.log, WINDOW[row.language]))))
+    shortest, longest = WINDOW[row.language]
+    size = round(math.exp(draw.uniform(math.log(shortest * mixture.shortest), math.log(longest))))
     if len(text) <= size:
         return text
     places = occurrences(text, answer)
@@ -118,10 +128,16 @@ class Siblings:
         return sorted(others, key=lambda text: (-len(asked & paragraphs[text]), text))[:count]
 
 
-def balanced(per_language: Mapping[str, Sequence[Any]], draw: random.Random) -> list[Any]:
-    """Return as many of each language as the poorest has, shuffled."""
-    fewest = min(map(len, per_language.values()))
-    chosen = [item for items in per_language.values() for item in draw.sample(items, fewest)]
+def balanced(
+    per_language: Mapping[str, Sequence[Any]], spread: float, draw: random.Random
+) -> list[Any]:
+    """Return of each language at most `spread` times as many as the poorest has, shuffled."""
+    most = round(spread * min(map(len, per_language.values())))
+    chosen = [
+        item
+        for items in per_language.values()
+        for item in draw.sample(items, min(most, len(items)))
+    ]
     draw.shuffle(chosen)
     return chosen
 
@@ -131,18 +147,18 @@ def by_language(rows: Sequence[Row], make: Callable[[list[Row]], list[Any]]) -> 
     return {lang: make([row for row in rows if row.language == lang]) for lang in TRAIN}
 
 
-def read_examples(rows: Sequence[Row], seed: int) -> list[Any]:
+def read_examples(rows: Sequence[Row], mixture: Mixture) -> list[Any]:
     """Return balanced `ReadExample`s: answers, and passages of the same article without them."""
     from model.training.heads import ReadExample
 
-    draw = random.Random(seed)
+    draw = random.Random(mixture.seed)
     siblings = Siblings(rows)
 
     def make(own: list[Row]) -> list[ReadExample]:
         answered = [row for row in own if row.answer]
         examples = []
         for row in answered:
-            piece = around(row, row.paragraph, row.answer, draw)
+            piece = around(row, row.paragraph, row.answer, mixture, draw)
             examples.append(ReadExample(row.question, piece, occurrences(piece, row.answer)))
         none = [
             (row, row.paragraph) for row in own if not row.answer
@@ -153,17 +169,17 @@ def read_examples(rows: Sequence[Row], seed: int) -> list[Any]:
                 break
             none += [(row, text) for text in siblings.nearest(row, 1)]
         for row, text in draw.sample(none, min(wanted, len(none))):
-            examples.append(ReadExample(row.question, around(row, text, "", draw), ()))
+            examples.append(ReadExample(row.question, around(row, text, "", mixture, draw), ()))
         return examples
 
-    return balanced(by_language(rows, make), draw)
+    return balanced(by_language(rows, make), mixture.spread, draw)
 
 
-def rank_examples(rows: Sequence[Row], seed: int) -> list[Any]:
+def rank_examples(rows: Sequence[Row], mixture: Mixture) -> list[Any]:
     """Return balanced `RankExample`s: the paragraph against its siblings."""
     from model.training.heads import RankExample
 
-    draw = random.Random(seed)
+    draw = random.Random(mixture.seed)
     siblings = Siblings(rows)
 
     def make(own: list[Row]) -> list[RankExample]:
@@ -171,12 +187,12 @@ def rank_examples(rows: Sequence[Row], seed: int) -> list[Any]:
         for row in own:
             near = siblings.nearest(row, NEGATIVES) if row.answer else []
             if near:
-                right = around(row, row.paragraph, row.answer, draw)
-                others = tuple(around(row, text, "", draw) for text in near)
+                right = around(row, row.paragraph, row.answer, mixture, draw)
+                others = tuple(around(row, text, "", mixture, draw) for text in near)
                 examples.append(RankExample(row.question, right, others))
         return examples
 
-    return balanced(by_language(rows, make), draw)
+    return balanced(by_language(rows, make), mixture.spread, draw)
 
 
 def verify_examples(path: Path) -> list[Any]:
@@ -204,8 +220,9 @@ def make_task(role: Role, model: Any, arguments: argparse.Namespace) -> Any:  # 
     rows = train_rows(find_data(arguments.data))
     kept, aside = ([row for row in rows if is_dev(row.article) == dev] for dev in (False, True))
     make, task = (read_examples, ReadTask) if role == "read" else (rank_examples, RankTask)
-    dev = make(aside, arguments.seed)[: 2 * DEV_ROWS]
-    return task(model, make(kept, arguments.seed)[: arguments.rows], dev)
+    mixture = Mixture(arguments.seed, arguments.spread, arguments.shortest)
+    dev = make(aside, Mixture())[: 2 * DEV_ROWS]  # the same rows whatever is trained on
+    return task(model, make(kept, mixture)[: arguments.rows], dev)
 
 
 def train_head(role: Role, arguments: argparse.Namespace) -> None:
@@ -311,6 +328,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--rows", type=int, help="at most so many examples")
+    parser.add_argument(
+        "--spread", type=float, default=1.0,
+        help="a language has at most so many times the examples of the poorest",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shortest", type=float, default=1.0, help="times the shortest piece of a passage"
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at its highest")
     parser.add_argument("--batch-tokens", type=int, default=1536)
     parser.add_argument("--accumulate", type=int, default=1)

@@ -161,7 +161,7 @@ class HeadModel(nn.Module):
     def start_from(self, folder: Path) -> None:
         """Take over the LoRA of a trained head, whatever its role: reading helps to verify.
 
-        The last layer, whose outputs differ from role to role, starts anew.
+        The last layer is taken over too where the role is the same; else it starts anew.
 
         Raises:
             WeightsError: The head cannot be read, or its LoRA has another rank or scale.
@@ -175,7 +175,12 @@ class HeadModel(nn.Module):
                 known = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"cannot read {path} ({error}): name a trained head") from error
-        ours = {name: p for name, p in self.trained().items() if not name.startswith("head.")}
+        same_role = told.get("role") == self.role
+        ours = {
+            name: parameter
+            for name, parameter in self.trained().items()
+            if same_role or not name.startswith("head.")
+        }
         same = float(told.get("alpha", 0)) == self.options.alpha
         if not same or any(
             name not in known or known[name].shape != ours[name].shape for name in ours
