@@ -639,6 +639,27 @@ def test_who_learns_what_anothers_page_is_called_does_not_see_it(shared: House) 
         assert "Who built it" in send(ada, "tether-edit")
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+@pytest.mark.parametrize(
+    "path",
+    ["/api/ask", "/api/search", "/v1/chat/completions", "/v1/embeddings", "/mcp",
+     "/gradio_api/queue/join", "/gradio_api/run/predict"],
+)  # fmt: skip
+def test_a_body_nested_deeper_than_it_can_be_read_is_refused(
+    shared: House, path: str, opening: str
+) -> None:
+    headers = {
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+    }
+    with shared.client("ada") as ada:
+        reply = ada.post(path, content=opening * 100_000, headers=headers)
+        assert reply.status_code in (400, 422), reply.text
+        told = reply.json()
+        assert "error" in told or "can be read" in told["detail"], told
+        assert ada.get("/health").status_code == 200
+
+
 @pytest.mark.parametrize(("person", "owner"), [(Person("7", "eve"), "7."), (LOCAL, "")])
 def test_a_page_is_its_persons_wherever_a_request_names_it(person: Person, owner: str) -> None:
     async def told(scope: Scope, receive: Receive, send: Send) -> None:

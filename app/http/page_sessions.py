@@ -78,8 +78,10 @@ class _OwnedBody:
             return body
         try:
             read = json.loads(body)
-        except ValueError as error:
-            raise HTTPException(400, "the body is no JSON; send what the page sends") from error
+        except (ValueError, RecursionError) as error:  # no JSON, or nested too deep
+            raise HTTPException(
+                400, "the body is no JSON that can be read; send what the page sends"
+            ) from error
         if not isinstance(read, dict) or not isinstance(read.get(FIELD), str):
             return body
         return json.dumps(read | {FIELD: self._owner + read[FIELD]}).encode("ascii")
