@@ -563,14 +563,16 @@ def fit_answers(
     drafted = [answer_rows(*one, verifier) for one in everything]
     answer, best_drafts = fit_candidates(drafted, RULED)
     best = best_drafts
+    beside: tuple[Logistic, Best] | None = None
     if language in questions.result["span"]:
         spans = [span_rows(*one, verifier) for one in everything]
-        beside, best_spans = fit_candidates(spans, SAME_FOR_SPANS)
-        best = [max(pair) for pair in zip(best_drafts, best_spans, strict=True)]
-        threshold = risk_threshold([best[i] for i in left], questions.wrong_left)
-        questions.result["span_beside"][language] = as_json(with_threshold(beside, threshold))
-        note(questions, "span_beside", best_spans, threshold)
+        beside = fit_candidates(spans, SAME_FOR_SPANS)
+        best = [max(pair) for pair in zip(best_drafts, beside[1], strict=True)]
     threshold = risk_threshold([best[i] for i in left], questions.wrong_left)
+    if beside is not None:
+        function, best_spans = beside
+        questions.result["span_beside"][language] = as_json(with_threshold(function, threshold))
+        note(questions, "span_beside", best_spans, threshold)
     questions.result["answer"][language] = as_json(with_threshold(answer, threshold))
     tops = [
         evidence.best()[1]
