@@ -6,7 +6,8 @@
 
 Needs Debian's chromium. Knows the page only as a reader does: tabs to choose, boxes to type in,
 answers to wait for. It starts no chat. "documents" shows paths, and "compare" seconds: ingest from
-a folder that may be seen, and take the pictures on a quiet machine.
+a folder that may be seen, and take the pictures on a quiet machine. "lab" opens the newest report
+of the laboratory, so have one there.
 """
 
 import shutil
@@ -45,6 +46,7 @@ VIEWS: Mapping[str, View] = {
     "phone": View("什么是灾难性遗忘？", width=390, height=844, locale="zh-CN", colours="dark"),
     "documents": View(tab="documents", height=640),
     "compare": View("In which year was the transformer introduced?", tab="compare"),
+    "lab": View(tab="lab", height=900),
 }
 
 
@@ -114,10 +116,18 @@ def _compare(page: "Page", question: str) -> None:
     _refuse_errors(page)
 
 
+def _lab(page: "Page", _: str) -> None:
+    """Open the newest report."""
+    _choose(page, "lab")
+    page.locator("#tether-lab-runs button").first.click()
+    page.frame_locator("#tether-lab-report iframe").locator("h1").first.wait_for()
+
+
 _TABS: Mapping[str, Callable[["Page", str], None]] = {
     "chat": _chat,
     "documents": _documents,
     "compare": _compare,
+    "lab": _lab,
 }
 
 

@@ -26,6 +26,7 @@ from app.laboratory.documents import (
     passages_of,
     with_gaps,
 )
+from app.laboratory.reports import write_page
 from app.settings import Settings
 from ingest.errors import UsageError
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from eval.records import Run
     from model.training.questions import QuestionRow
 
-PLAN, ASKED, REPORT, SEED = "plan.json", "asked.json", "report", "seed-"
+PLAN, ASKED, SEED = "plan.json", "asked.json", "seed-"
 _ASKING = 12.0  # seconds for each passage that is asked about, supposed before any is
 _SPARE = 2  # questions for each one that is wanted, since the model may know some answers
 _SMOKE_KNOWN = 4  # real facts that a smoke run asks about, as if they were known
@@ -435,17 +436,7 @@ def write_report(folder: Path, language: str = "en") -> Path:
         UsageError: The folder holds no experiment.
     """
     from eval.frontier.page import frontier_page
-    from eval.pages import html, markdown
-    from retrieval.store import replace_file
 
-    page = frontier_page(runs_of(folder), read_plan_of(folder), language)
-    suffix = "" if language == "en" else f".{language}"
-    pictures = f"{REPORT}{suffix}-files"
-    text, drawn = markdown(page, pictures)
-    (folder / pictures).mkdir(exist_ok=True)
-    for name, svg in drawn.items():
-        replace_file(folder / pictures / name, svg.encode())
-    replace_file(folder / f"{REPORT}{suffix}.md", text.encode())
-    target = folder / f"{REPORT}{suffix}.html"
-    replace_file(target, html(page).encode())
-    return target
+    return write_page(
+        folder, frontier_page(runs_of(folder), read_plan_of(folder), language), language
+    )

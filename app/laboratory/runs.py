@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.laboratory import experiment, suites
-from app.laboratory.experiment import PLAN, REPORT, SEED
+from app.laboratory.experiment import PLAN, SEED
+from app.laboratory.reports import page_file
 from app.laboratory.suites import SUITES, require_suites
 from app.settings import Settings, environment_name, flatten
 from eval.datasets import find_data
@@ -167,7 +168,7 @@ def report_of(home: Path, name: str, language: str = "en") -> str:
     if folder is None:
         raise UsageError(f"there is no run {name!r:.100} in the laboratory; choose another")
     is_frontier = (folder / PLAN).is_file()
-    page = folder / (f"{REPORT}.html" if language == "en" else f"{REPORT}.{language}.html")
+    page = page_file(folder, language)
     if _is_current(page, folder):
         return page.read_text("utf-8")
     states = tuple(path.stat() for path in _samples_of(folder))
@@ -409,7 +410,7 @@ class Runs:
         if is_frontier:
             is_whole = 0 < _planned(folder) <= arms
         else:
-            is_whole = _is_current(folder / f"{REPORT}.html", folder)
+            is_whole = _is_current(page_file(folder), folder)
         state: State = "running" if is_running else "finished" if is_whole else "stopped"
         return Kept(name, suite, _model_of(description), first.stat().st_mtime, samples, state)
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.laboratory.reports import write_page
 from ingest.errors import SettingsError, TetherError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ SUITES: Mapping[str, str] = {
     "reversal": "reversal",
 }
 _FRONTIER = ("injection", "forgetting")  # they train models, under a budget
-REPORT = "report"
 
 # Settings that change what is found and said. Weights and adapters are told by their hashes.
 _SEARCHING = ("encoder.", "search.", "ingest.", "reader.", "verifier.")
@@ -206,23 +206,13 @@ def write_report(folder: Path, language: str = "en") -> Path:
     Raises:
         UsageError: The folder holds no run of a suite.
     """
-    from eval.pages import html, markdown
     from eval.records import read_run
     from eval.suites.pages import suite_page
-    from retrieval.store import replace_file
 
     run = read_run(folder)
-    page = suite_page(run, module_of(run.description.suite).LAYOUT, language)
-    suffix = "" if language == "en" else f".{language}"
-    pictures = f"{REPORT}{suffix}-files"
-    text, drawn = markdown(page, pictures)
-    for name, svg in drawn.items():
-        (folder / pictures).mkdir(exist_ok=True)
-        replace_file(folder / pictures / name, svg.encode())
-    replace_file(folder / f"{REPORT}{suffix}.md", text.encode())
-    target = folder / f"{REPORT}{suffix}.html"
-    replace_file(target, html(page).encode())
-    return target
+    return write_page(
+        folder, suite_page(run, module_of(run.description.suite).LAYOUT, language), language
+    )
 
 
 # --- The assistant in force -----------------------------------------------------------------------
