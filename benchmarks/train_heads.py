@@ -3,6 +3,8 @@
     python -m benchmarks.train_heads read --data ../shared/data --out runs/read --minutes 30
     python -m benchmarks.train_heads verify --pairs runs/pairs --out runs/verify --minutes 30
     python -m benchmarks.train_heads read --data ../shared/data --out runs/read --measure
+    python -m benchmarks.train_heads read --data ../shared/data --out runs/mean \
+        --average runs/first/head runs/read/head
 
 The same command goes on where a killed one was. `--out` holds the run and, in `head/`, the head
 with its record. Train rows are SQuAD, DRCD and NQ, whose licences allow it (CC BY-SA); paragraphs
@@ -26,7 +28,7 @@ from eval.datasets import find_data, load, read_rows
 from eval.metrics import exact_match, f1
 from eval.statistics import mean
 from ingest.errors import UsageError
-from model.adapters import label_adapter
+from model.adapters import RECORD, label_adapter, read_adapter
 from model.cross_encoder import CrossEncoder, Role, load_head
 from model.evidence import content_terms
 from retrieval.e5 import E5_SMALL, prepare_e5_small
@@ -255,6 +257,22 @@ def train_head(role: Role, arguments: argparse.Namespace) -> None:
     print(json.dumps({key: asdict(record)[key] for key in ("steps", "stopped", "first", "best")}))
 
 
+def average(folders: Sequence[Path], out: Path) -> None:
+    """Save the mean of heads, with the last one's record and what it is the mean of."""
+    from model.training.heads import average_heads
+
+    records = [json.loads((folder / RECORD).read_text("utf-8")) for folder in folders]
+    parts = [
+        {key: record.get(key) for key in ("task", "options", "steps", "seconds", "commit")}
+        | {"weights": read_adapter(folder).sha256}
+        for folder, record in zip(folders, records, strict=True)
+    ]
+    average_heads(folders, out / "head")
+    record = records[-1] | {"average_of": parts}
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (out / "head" / RECORD).write_text(text, "utf-8")
+
+
 def open_head(folder: Path) -> CrossEncoder:
     """Return the head of a folder on the default encoder."""
     home = load_settings().home
@@ -325,6 +343,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="folder with train.jsonl and dev.jsonl (verify)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="folder of a head whose LoRA is gone on from")
+    parser.add_argument(
+        "--average", type=Path, nargs="+", help="folders of heads: save their mean, train nothing"
+    )
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--rows", type=int, help="at most so many examples")
@@ -344,7 +365,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="dev cases of each set")
     parser.add_argument("--measure", action="store_true", help="only measure the head of --out")
     arguments = parser.parse_args()
-    if not arguments.measure:
+    if arguments.average:
+        average(arguments.average, arguments.out)
+    elif not arguments.measure:
         train_head(arguments.role, arguments)
     if arguments.role == "read":
         reader = open_head(arguments.out / "head")

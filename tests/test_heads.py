@@ -1,6 +1,7 @@
 """Heads in training: small ones learn for real, and what they learnt is what runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,6 +20,7 @@ from model.training.heads import (
     ReadTask,
     VerifyExample,
     VerifyTask,
+    average_heads,
     save_head,
 )
 from model.training.loop import TrainingOptions, train
@@ -278,3 +280,30 @@ def test_a_head_of_another_size_is_no_start(folder: Path, tmp_path: Path) -> Non
             HeadModel(folder, "verify", other).start_from(tmp_path / "read")
     with pytest.raises(WeightsError, match="name a trained head"):
         HeadModel(folder, "verify", OPTIONS).start_from(tmp_path / "nowhere")
+
+
+def test_the_mean_of_heads_is_of_each_matrix(folder: Path, tmp_path: Path) -> None:
+    heads = []
+    for seed in (0, 1):
+        model = HeadModel(folder, "read", replace(OPTIONS, seed=seed))
+        heads.append((model, tmp_path / f"head-{seed}"))
+        save_head(model, heads[-1][1], base="tiny", base_sha256="hash")
+    average_heads([at for _, at in heads], tmp_path / "mean")
+    mean = HeadModel(folder, "read", OPTIONS)
+    mean.start_from(tmp_path / "mean")  # of the same role: the last layer, too
+    first, second = (model.trained() for model, _ in heads)
+    for name, value in mean.trained().items():
+        expected = (first[name].half().float() + second[name].half().float()) / 2
+        assert torch.allclose(value, expected, atol=1e-3), name
+        assert value.equal(first[name]) == first[name].equal(second[name]), name
+
+
+def test_heads_of_two_kinds_have_no_mean(folder: Path, tmp_path: Path) -> None:
+    for role in ("read", "verify"):
+        model = HeadModel(folder, role, OPTIONS)
+        save_head(model, tmp_path / role, base="tiny", base_sha256="hash")
+    with pytest.raises(WeightsError, match="another kind"):
+        average_heads([tmp_path / "read", tmp_path / "verify"], tmp_path / "mean")
+    with pytest.raises(WeightsError, match="name a trained head"):
+        average_heads([tmp_path / "read", tmp_path / "nowhere"], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()

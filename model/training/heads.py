@@ -166,15 +166,8 @@ class HeadModel(nn.Module):
         Raises:
             WeightsError: The head cannot be read, or its LoRA has another rank or scale.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = folder / HEAD_FILE
-        try:
-            with safe_open(path, "pt") as file:
-                told = file.metadata() or {}
-                known = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"cannot read {path} ({error}): name a trained head") from error
+        told, known = _read_head(path)
         same_role = told.get("role") == self.role
         ours = {
             name: parameter
@@ -238,6 +231,52 @@ def save_head(model: HeadModel, target: Path, *, base: str, base_sha256: str) ->
     with written_folder(target) as folder:
         save_file(tensors, folder / HEAD_FILE, metadata=told)
     return target / HEAD_FILE
+
+
+def average_heads(folders: Sequence[Path], target: Path) -> Path:
+    """Write the mean of the weights of heads that went on from one another; return the file.
+
+    Along one run's path the mean mostly generalises better than its ends ("model soups",
+    https://arxiv.org/abs/2203.05482). The mean is of each matrix, not of the LoRA's products.
+
+    Args:
+        folders: Each holds a head of the same role, base, rank and scale.
+        target: The folder to write; what else stands in it is removed.
+
+    Raises:
+        WeightsError: A head cannot be read, or they are of different kinds.
+        TrainingError: The disk is full or not writable.
+    """
+    from safetensors.torch import save_file
+
+    heads = [_read_head(folder / HEAD_FILE) for folder in folders]
+    if not heads:
+        raise WeightsError("there is nothing to average: name trained heads")
+    told, first = heads[0]
+    for folder, (others, tensors) in zip(folders, heads, strict=True):
+        shapes = {name: value.shape for name, value in tensors.items()}
+        if others != told or shapes != {name: value.shape for name, value in first.items()}:
+            raise WeightsError(f"{folder} holds a head of another kind than {folders[0]}")
+    mean = {name: torch.stack([own[name] for _, own in heads]).mean(0) for name in first}
+    with written_folder(target) as folder:
+        save_file(
+            {name: value.half().contiguous() for name, value in mean.items()},
+            folder / HEAD_FILE,
+            metadata=told,
+        )
+    return target / HEAD_FILE
+
+
+def _read_head(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return what a head's file says of itself, and its weights in float32."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+            return told, {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read {path} ({error}): name a trained head") from error
 
 
 class _HeadTask:
