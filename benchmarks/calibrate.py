@@ -7,8 +7,9 @@ Questions are none of those that heads learnt from, nor of the dev rows of
 `benchmarks/answering.py`; claims are the dev parts of `eval.verification` and the dev rows of
 `benchmarks/build_verify_data.py` (--pairs), on which no head is trained. Thresholds and figures
 come from five-fold cross-validation over whole paragraphs or groups: the lowest ones with which at
-most --wrong of the answers are wrong. --wrong-left bounds what the reader leaves to a draft more
-tightly: there are the near misses, of which people ask more than these questions show.
+most --wrong of the answers are wrong. --wrong-read bounds what the reader answers alone, before a
+draft could agree or not, and --wrong-left what is answered by the likelier of both: among those are
+the near misses, of which people ask more than these questions show.
 Drafts of the generator are kept in --cache, so that a stopped run goes on where it was.
 """
 
@@ -414,7 +415,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="build_verify_data's folder")
     parser.add_argument("--statements", type=int, default=600, help="labelled pairs a set")
     parser.add_argument("--wrong", type=float, default=0.15, help="share of answers, at most")
-    parser.add_argument("--wrong-left", type=float, default=0.15, help="of what the reader leaves")
+    parser.add_argument("--wrong-read", type=float, default=0.15, help="of the reader's answers")
+    parser.add_argument("--wrong-left", type=float, default=0.18, help="of what the reader leaves")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
     parser.add_argument("--read", type=Path, help="folder of a trained read head")
@@ -442,7 +444,8 @@ def main() -> None:
         "provenance": {
             "command": f"python -m benchmarks.calibrate --questions {arguments.questions}"
             f" --statements {arguments.statements} --wrong {arguments.wrong}"
-            f" --wrong-left {arguments.wrong_left} --seed {arguments.seed}",
+            f" --wrong-read {arguments.wrong_read} --wrong-left {arguments.wrong_left}"
+            f" --seed {arguments.seed}",
             "commit": subprocess.run(
                 ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
             ).stdout.strip(),
@@ -471,7 +474,7 @@ class Questions:
     language: str
     asked: Sequence[Asked]
     evidence: Sequence[QuestionEvidence]
-    wrong: float
+    wrong_read: float  # bound of what the reader answers alone
     wrong_left: float  # of what the reader leaves to a draft
     result: dict[str, Any]
     figures: dict[str, Any]
@@ -512,15 +515,15 @@ def fit_language(
     evidence = [verifier.weigh(a.case.question, p) for a, p in zip(asked, found, strict=True)]
     print(language, "sentences", len(rows), figures, flush=True)
 
-    wrong, wrong_left = arguments.wrong, arguments.wrong_left
-    questions = Questions(language, asked, evidence, wrong, wrong_left, result, figures)
+    bounds = arguments.wrong_read, arguments.wrong_left
+    questions = Questions(language, asked, evidence, *bounds, result, figures)
     span, left = fit_spans(questions, verifier)
     if span is not None:
         verifier = verifier_with(replace(calibration, span={language: span}))
     left = fit_answers(questions, [drafter.draft(one) for one in evidence], verifier, left)
     quoted = best_sentences(rough, rows, unseen)
     best = [quoted[i] for i in left]
-    sentence = with_threshold(sentence, risk_threshold(best, wrong))
+    sentence = with_threshold(sentence, risk_threshold(best, arguments.wrong))
     result["sentence"][language] = as_json(sentence)
     figures |= {
         f"left_{language}": len(left),  # by reader and draft, to be quoted or not
@@ -544,7 +547,7 @@ def fit_spans(questions: Questions, verifier: HeadVerifier) -> tuple[Logistic | 
         for asked, evidence in zip(questions.asked, questions.evidence, strict=True)
     ]
     function, best = fit_candidates(by_question, SAME_FOR_SPANS)
-    function = with_threshold(function, risk_threshold(best, questions.wrong))
+    function = with_threshold(function, risk_threshold(best, questions.wrong_read))
     questions.result["span"][language] = as_json(function)
     note(questions, "span", best, function.threshold)
     return function, [i for i, (score, _) in enumerate(best) if score < function.threshold]
