@@ -419,7 +419,7 @@ def main() -> None:
     parser.add_argument("--wrong", type=float, default=0.15, help="share of answers, at most")
     parser.add_argument("--wrong-read", type=float, default=0.15, help="of the reader's answers")
     parser.add_argument(
-        "--wrong-answers", type=float, default=0.18, help="of short answers, read or drafted"
+        "--wrong-answers", type=float, default=0.2, help="of short answers, read or drafted"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
