@@ -53,6 +53,7 @@ from retrieval.encoders import (
     load_encoder,
 )
 from retrieval.onnx import OnnxBert, read_shape
+from retrieval.remembering import RememberingEncoder
 from retrieval.search import CollectionSearcher, RerankingSearcher, Searcher
 from retrieval.store import Collection, open_collection, require_collection
 from retrieval.weights import WeightsInfo, local_folder
@@ -232,20 +233,23 @@ def resolve_reranker(settings: Settings) -> Adapter | None:
 def build_verifier(settings: Settings, encoder: Encoder) -> Verifier:
     """Return the verifier in force: with trained heads if there are any, else training-free.
 
+    It remembers the sentences that it has weighed, as questions come back to the same passages.
+
     Raises:
         WeightsError: A head cannot be read, or was trained on another encoder.
         SettingsError: A head is asked for, and the encoder can carry none.
     """
+    remembering = RememberingEncoder(encoder)
     adapters = resolve_heads(settings)
     if not adapters:
-        return OverlapVerifier(encoder)
+        return OverlapVerifier(remembering)
     bert, base = _backbone(settings, encoder), encoder.identity.weights_hash
     heads = {role: load_head(adapter.folder, bert, base) for role, adapter in adapters.items()}
     joined = Heads(
         CrossEncoder(bert, heads["read"]) if "read" in heads else None,
         Aligner(bert, heads["verify"]) if "verify" in heads else None,
     )
-    return HeadVerifier(encoder, joined, calibration_with(adapters))
+    return HeadVerifier(remembering, joined, calibration_with(adapters))
 
 
 def resolve_heads(settings: Settings) -> dict[str, Adapter]:
