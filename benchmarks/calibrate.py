@@ -7,8 +7,8 @@ Questions are none of those that heads learnt from, nor of the dev rows of
 `benchmarks/answering.py`; claims are the dev parts of `eval.verification` and the dev rows of
 `benchmarks/build_verify_data.py` (--pairs), on which no head is trained. Thresholds and figures
 come from five-fold cross-validation over whole paragraphs or groups: the lowest ones with which at
-most --wrong of the quotations are wrong, at most --wrong-read of what the reader answers alone,
-before a draft could agree or not, and at most --wrong-answers of all short answers together.
+most --wrong of the answers are wrong. --wrong-left bounds what the reader leaves to a draft more
+tightly: there are the near misses, of which people ask more than these questions show.
 Drafts of the generator are kept in --cache, so that a stopped run goes on where it was.
 """
 
@@ -241,21 +241,18 @@ def auroc(scores: Iterable[float], labels: Iterable[int]) -> float:
     return float(roc_auc_score(list(labels), list(scores)))
 
 
-def risk_threshold(
-    scored: Sequence[tuple[float, bool]], wrong: float, already: tuple[bool, ...] = ()
-) -> float:
+def risk_threshold(scored: Sequence[tuple[float, bool]], wrong: float) -> float:
     """Return the lowest score from which on at most a share of the answers is wrong.
 
-    Answers that are given `already` count, too: whether each is right. 1.0, which no probability of
-    a logistic function reaches, if there is no such score.
+    1.0, which no probability of a logistic function reaches, if there is none.
     """
     ordered = sorted(scored, reverse=True)
-    errors = np.cumsum([not right for _, right in ordered]) + already.count(False)
+    errors = np.cumsum([not right for _, right in ordered])
     lower = [score for score, _ in ordered][1:] + [-1.0] * bool(ordered)
     allowed = [
         score
         for number, ((score, _), below) in enumerate(zip(ordered, lower, strict=True), start=1)
-        if below < score and errors[number - 1] <= wrong * (number + len(already))
+        if below < score and errors[number - 1] <= wrong * number
     ]
     return allowed[-1] if allowed else 1.0
 
@@ -417,10 +414,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="build_verify_data's folder")
     parser.add_argument("--statements", type=int, default=600, help="labelled pairs a set")
     parser.add_argument("--wrong", type=float, default=0.15, help="share of answers, at most")
-    parser.add_argument("--wrong-read", type=float, default=0.15, help="of the reader's answers")
-    parser.add_argument(
-        "--wrong-answers", type=float, default=0.2, help="of short answers, read or drafted"
-    )
+    parser.add_argument("--wrong-left", type=float, default=0.15, help="of what the reader leaves")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, required=True, help="folder of drafts and vectors")
     parser.add_argument("--read", type=Path, help="folder of a trained read head")
@@ -448,8 +442,7 @@ def main() -> None:
         "provenance": {
             "command": f"python -m benchmarks.calibrate --questions {arguments.questions}"
             f" --statements {arguments.statements} --wrong {arguments.wrong}"
-            f" --wrong-read {arguments.wrong_read} --wrong-answers {arguments.wrong_answers}"
-            f" --seed {arguments.seed}",
+            f" --wrong-left {arguments.wrong_left} --seed {arguments.seed}",
             "commit": subprocess.run(
                 ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
             ).stdout.strip(),
@@ -478,8 +471,8 @@ class Questions:
     language: str
     asked: Sequence[Asked]
     evidence: Sequence[QuestionEvidence]
-    wrong_read: float  # bound of what the reader answers alone
-    wrong_answers: float  # of these together with the likelier of both
+    wrong: float
+    wrong_left: float  # of what the reader leaves to a draft
     result: dict[str, Any]
     figures: dict[str, Any]
 
@@ -519,15 +512,15 @@ def fit_language(
     evidence = [verifier.weigh(a.case.question, p) for a, p in zip(asked, found, strict=True)]
     print(language, "sentences", len(rows), figures, flush=True)
 
-    bounds = arguments.wrong_read, arguments.wrong_answers
-    questions = Questions(language, asked, evidence, *bounds, result, figures)
-    span, read = fit_spans(questions, verifier)
+    wrong, wrong_left = arguments.wrong, arguments.wrong_left
+    questions = Questions(language, asked, evidence, wrong, wrong_left, result, figures)
+    span, left = fit_spans(questions, verifier)
     if span is not None:
         verifier = verifier_with(replace(calibration, span={language: span}))
-    left = fit_answers(questions, [drafter.draft(one) for one in evidence], verifier, read)
+    left = fit_answers(questions, [drafter.draft(one) for one in evidence], verifier, left)
     quoted = best_sentences(rough, rows, unseen)
     best = [quoted[i] for i in left]
-    sentence = with_threshold(sentence, risk_threshold(best, arguments.wrong))
+    sentence = with_threshold(sentence, risk_threshold(best, wrong))
     result["sentence"][language] = as_json(sentence)
     figures |= {
         f"left_{language}": len(left),  # by reader and draft, to be quoted or not
@@ -538,32 +531,29 @@ def fit_language(
     print(language, "quotations", figures, flush=True)
 
 
-def fit_spans(
-    questions: Questions, verifier: HeadVerifier
-) -> tuple[Logistic | None, dict[int, bool]]:
-    """Return the function of what was read before there is a draft, and which questions it answers.
+def fit_spans(questions: Questions, verifier: HeadVerifier) -> tuple[Logistic | None, list[int]]:
+    """Return the function of what was read before there is a draft, and the questions it leaves.
 
-    Those are given by their places, and whether the answer is right. (None, {}) without a reader.
+    None without a reader, which leaves all of them.
     """
     language = questions.language
     if not any(evidence.readings for evidence in questions.evidence):
-        return None, {}
+        return None, list(range(len(questions.asked)))
     by_question = [
         span_rows(asked, evidence, None, verifier)
         for asked, evidence in zip(questions.asked, questions.evidence, strict=True)
     ]
     function, best = fit_candidates(by_question, SAME_FOR_SPANS)
-    function = with_threshold(function, risk_threshold(best, questions.wrong_read))
+    function = with_threshold(function, risk_threshold(best, questions.wrong))
     questions.result["span"][language] = as_json(function)
     note(questions, "span", best, function.threshold)
-    answered = {i: right for i, (score, right) in enumerate(best) if score >= function.threshold}
-    return function, answered
+    return function, [i for i, (score, _) in enumerate(best) if score < function.threshold]
 
 
 def fit_answers(
-    questions: Questions, drafts: Sequence[Draft], verifier: HeadVerifier, read: Mapping[int, bool]
+    questions: Questions, drafts: Sequence[Draft], verifier: HeadVerifier, left: Sequence[int]
 ) -> list[int]:
-    """Fit drafted claims and what was read beside them; return the questions that they leave, too.
+    """Fit drafted claims and what was read beside them; return which of `left` they leave.
 
     The functions are fitted to all questions, the threshold to those that come to a draft, by what
     the functions say of paragraphs that they did not see.
@@ -578,9 +568,7 @@ def fit_answers(
         spans = [span_rows(*one, verifier) for one in everything]
         beside = fit_candidates(spans, SAME_FOR_SPANS)
         best = [max(pair) for pair in zip(best_drafts, beside[1], strict=True)]
-    left = [i for i in range(len(best)) if i not in read]
-    already = tuple(read.values())
-    threshold = risk_threshold([best[i] for i in left], questions.wrong_answers, already)
+    threshold = risk_threshold([best[i] for i in left], questions.wrong_left)
     if beside is not None:
         function, best_spans = beside
         questions.result["span_beside"][language] = as_json(with_threshold(function, threshold))
