@@ -645,9 +645,9 @@ h4, h5, h6 { margin: 1.25rem 0 .5rem; font-size: 1rem; }
 p { margin: 0 0 .75rem; }
 h1, h2, h3, h4, p, td, th { overflow-wrap: anywhere; unicode-bidi: isolate; }
 section > p, .note, figcaption { max-width: 46rem; }
-.verdict { padding: 1.1rem 1.25rem; border-left: 5px solid var(--accent); border-radius: 6px;
-  background: var(--soft); font-size: clamp(1.25rem, 1rem + 1.6vw, 1.8rem); line-height: 1.35;
-  font-weight: 600; }
+.verdict { margin-bottom: 1rem; padding: 1.1rem 1.25rem; border-left: 5px solid var(--accent);
+  border-radius: 6px; background: var(--soft); font-size: clamp(1.1rem, 1rem + .6vw, 1.35rem);
+  line-height: 1.45; font-weight: 600; }
 .verdict p:last-child, footer p:last-child { margin: 0; }
 .scroll { overflow-x: auto; }
 figure .scroll, table, article, pre { background: var(--paper); border: 1px solid var(--line); }
