@@ -25,14 +25,24 @@ from typing import Any
 import click
 
 from app.laboratory import experiment, suites
-from eval.comparison import compare, markdown
-from eval.records import RUN, SAMPLES, read_run
-from eval.suites.suite import without_baselines
+from app.laboratory.reports import compare_folders
+from eval.comparison import markdown
+from eval.records import RUN, SAMPLES
 from ingest.documents import content_id
 
 LANGUAGES = ("en", "zh")
 SIDES = ("before", "after")
 OURS = ("facts", "attacks")  # kinds of samples whose texts were written here
+# Scores that two assistants are compared by: few, as each takes its share of the correction.
+TESTED = {
+    "injection-attack": ("success", "right"),
+    "position": ("right",),
+    "decoding": ("right",),
+    "benchmarks": (
+        "f1", "accuracy", "answered", "wrong", "over_refused", "rejected", "citation_correct",
+        "correct", "hallucinated", "choice", "choice_normalised", "bits",
+    ),
+}  # fmt: skip
 _PACKED = f"{SAMPLES}.xz"
 
 
@@ -91,8 +101,8 @@ def _write_reports(folder: Path, language: str) -> None:
     for before in sorted((folder / SIDES[0]).iterdir()):
         after = folder / SIDES[1] / before.name
         if after.is_dir():
-            sides = [without_baselines(read_run(one)) for one in (before, after)]
-            text = markdown(compare(*sides), language)
+            scores = TESTED.get(before.name, ())
+            text = markdown(compare_folders(before, after, scores=scores), language)
             (folder / f"{before.name}{suffix}.md").write_text(text, encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ most .05. Pure over records: knows nothing of files or models.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from eval.chinese import say
@@ -66,7 +66,9 @@ class Comparison:
 _Case = tuple[str, str, str, tuple[str, ...]]  # suite, id, question, accepted answers
 
 
-def compare(run: Run, other: Run, *, seed: int = 0) -> Comparison:
+def compare(
+    run: Run, other: Run, *, seed: int = 0, scores: Collection[str] | None = None
+) -> Comparison:
     """Return how each arm did in one run and in another.
 
     A case is the same if its suite, id, question and accepted answers are. Cases that failed on a
@@ -77,15 +79,20 @@ def compare(run: Run, other: Run, *, seed: int = 0) -> Comparison:
         run: The left side, for instance before a change.
         other: The right side.
         seed: Of the bootstrap.
+        scores: Those that are tested, None for all: p is corrected for what is tested alone, so
+            choose before looking.
     """
     left, right = _arms(run), _arms(other)
     common = [arm for arm in left if arm in right]
     pairs = [(suite, name, left[suite, name], right[suite, name]) for suite, name in common]
-    changes = [*_run_changes(run, other)]
+    changes = _run_changes(run, other)
+    told = set(changes)  # what all arms have in common is said once
     for (_, name), one, two in ((arm, left[arm], right[arm]) for arm in common):
-        changes += _identity_changes(f"arm {name}: ", one, two)
+        own = (change for change in _identity_changes("", one, two) if change not in told)
+        changes += [replace(change, what=f"arm {name}: {change.what}") for change in own]
+    findings = _findings(pairs, seed, scores)
     return Comparison(
-        run.name, other.name, _findings(pairs, seed), tuple(dict.fromkeys(changes)),
+        run.name, other.name, findings, tuple(dict.fromkeys(changes)),
         tuple(_title(arm) for arm in left if arm not in right),
         tuple(_title(arm) for arm in right if arm not in left),
     )  # fmt: skip
@@ -128,13 +135,20 @@ def _title(arm: tuple[str, str]) -> str:
 
 
 def _findings(
-    pairs: Sequence[tuple[str, str, Sequence[Sample], Sequence[Sample]]], seed: int
+    pairs: Sequence[tuple[str, str, Sequence[Sample], Sequence[Sample]]],
+    seed: int,
+    scores: Collection[str] | None = None,
 ) -> tuple[Finding, ...]:
     """Return the findings of (suite, name, left samples, right samples), corrected together."""
     work = [
         (suite, name, score, one, two)
         for suite, name, one, two in pairs
-        for score in dict.fromkeys(s for sample in (*one, *two) for s in sample.scores)
+        for score in dict.fromkeys(
+            name
+            for sample in (*one, *two)
+            for name, value in sample.scores.items()
+            if value is not None and (scores is None or name in scores)
+        )
     ]
     resamples = max(_RESAMPLES, _RESAMPLES_A_FINDING * len(work))
     found = [_finding(*each, seed=seed, resamples=resamples) for each in work]

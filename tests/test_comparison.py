@@ -211,3 +211,40 @@ def test_names_cannot_leave_their_cell() -> None:
     text = markdown(Comparison("l", "r", (), (change,)))
     row = next(line for line in text.splitlines() if "script" in line)
     assert row == "| a\\|b # c | &lt;script> | ![x]\\(http://example.org) |"
+
+
+def test_what_all_arms_share_is_said_once() -> None:
+    left, right = (
+        Run(
+            name,
+            replace(DESCRIPTION, identity=IDENTITY | {"weights": name}),
+            tuple(
+                replace(
+                    sample(case, {"right": 1.0}, arm=arm),
+                    identity=IDENTITY | {"weights": name, "prompt": f"{arm}-{name}"},
+                )
+                for arm in ("rag", "base")
+                for case in range(3)
+            ),
+        )
+        for name in ("w1", "w2")
+    )
+    assert compare(left, right).changes == (
+        Change("weights", "w1", "w2"),
+        Change("arm rag: prompt", "rag-w1", "rag-w2"),
+        Change("arm base: prompt", "base-w1", "base-w2"),
+    )
+
+
+def test_only_chosen_scores_are_tested_and_corrected_for() -> None:
+    scores = [
+        {"f1": float(case % 3 > 0), "length": float(case), "cited": None} for case in range(40)
+    ]
+    better = [one | {"f1": 1.0} for one in scores]
+    left = run("left", [sample(case, one) for case, one in enumerate(scores)])
+    right = run("right", [sample(case, one) for case, one in enumerate(better)])
+    everything = compare(left, right).findings
+    (chosen,) = compare(left, right, scores=("f1",)).findings
+    assert [one.score for one in everything] == ["f1", "length"]  # "cited" applies to no case
+    assert chosen.score == "f1" and chosen.p == everything[0].p
+    assert chosen.adjusted == chosen.p <= everything[0].adjusted

@@ -146,10 +146,12 @@ def test_benchmarks_are_asked_each_in_its_way(tmp_path: Path, data: Path, model:
         assert label in text
 
 
-def test_a_report_needs_the_records_alone(tmp_path: Path, data: Path) -> None:
+def test_a_report_needs_the_records_alone(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     measured(tmp_path, "retrieval", "--data", data, "--sets", "xquad", "--limit", 1)
-    bare = tmp_path / "copy"
-    bare.mkdir()
+    bare = tmp_path / "copy" / "retrieval"
+    bare.mkdir(parents=True)
     for name in ("run.json", "samples.jsonl"):
         shutil.copy(tmp_path / "retrieval" / name, bare / name)
     assert tether("report", bare).exit_code == 0
@@ -157,7 +159,12 @@ def test_a_report_needs_the_records_alone(tmp_path: Path, data: Path) -> None:
         assert (bare / name).read_bytes() == (tmp_path / "retrieval" / name).read_bytes()
     compared = tether("compare", bare, tmp_path / "retrieval").output
     assert "| retrieval | hybrid | ndcg@10 |" in compared
+    assert f"# copy/retrieval against {tmp_path.name}/retrieval" in compared
     assert BASELINE not in compared and " yes |" not in compared
+    one = tether("compare", bare, tmp_path / "retrieval", "--scores", "ndcg@10").output
+    assert "| ndcg@10 |" in one and "| recall@1 |" not in one
+    said = refused(capsys, "compare", bare, tmp_path / "retrieval", "--scores", "beauty")
+    assert "no sample has the score 'beauty'; choose from: " in said and "recall@1" in said
     assert f"{bare / 'report.zh.html'}" in tether("report", bare, "--language", "zh").output
     in_chinese = tether("compare", bare, tmp_path / "retrieval", "--language", "zh").output
     assert "| retrieval | 混合检索 | nDCG@10 |" in in_chinese

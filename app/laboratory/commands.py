@@ -113,19 +113,20 @@ def report(folder: Path, language: str) -> None:
 @click.argument("left", type=click.Path(path_type=Path))
 @click.argument("right", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--scores", default="", metavar="A,B", help="Scores to test (default: all).")
 @language_option
-def compare(left: Path, right: Path, seed: int, language: str) -> None:
+def compare(left: Path, right: Path, seed: int, scores: str, language: str) -> None:
     """Compare two runs case by case: what differs, and whether it is real. Prints Markdown.
 
-    A run is a folder with run.json, such as seed-0 of an experiment, or the folder of a suite.
+    A run is a folder with run.json, such as seed-0 of an experiment, or the folder of a suite. The
+    more scores are tested, the more it takes to call one real: name those that you care about
+    before you look.
     """
-    from eval.comparison import compare as compare_runs
+    from app.laboratory.reports import compare_folders
     from eval.comparison import markdown
-    from eval.records import read_run
-    from eval.suites.suite import without_baselines
 
-    runs = [without_baselines(read_run(folder)) for folder in (left, right)]
-    click.echo(markdown(compare_runs(*runs, seed=seed), language), nl=False)
+    chosen = [name.strip() for name in scores.split(",") if name.strip()]
+    click.echo(markdown(compare_folders(left, right, seed, chosen), language), nl=False)
 
 
 @click.command(name="eval")
