@@ -707,6 +707,9 @@ def test_two_people_at_one_browser_see_nothing_of_each_other(
             page.get_by_role("button", name="Log in").click()
             expect(page.locator(".tether-person b")).to_have_text(name)
             expect(page.locator("#tether-collection input")).to_have_value(name)
+            # All of the page is drawn, part by part: a question that comes before would be lost.
+            page.locator("#tether-list .tether-nothing, #tether-list ul").first.wait_for()
+            page.locator("#tether-question [data-testid=stop-button]").wait_for(state="hidden")
 
         def ask() -> None:
             page.locator("#tether-question textarea").fill(QUESTION)
