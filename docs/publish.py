@@ -19,6 +19,7 @@ each text its hash. Knows nothing of what a report says.
 import json
 import lzma
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,6 @@ def restore(published: Path, folder: Path) -> None:
 
 def render(published: Path, target: Path) -> None:
     """Make all reports of what was kept anew, and put them into `target`."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as lent:
         folder = Path(lent)
         restore(published, folder)

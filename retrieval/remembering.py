@@ -3,8 +3,7 @@
     encoder = RememberingEncoder(encoder)
 
 Questions come back to the same passages, and each time all of their sentences are embedded to be
-weighed: half of what an answer costs before a word is generated. Knows nothing of what the vectors
-are for.
+weighed: half of what weighing the evidence costs. Knows nothing of what the vectors are for.
 """
 
 import threading
